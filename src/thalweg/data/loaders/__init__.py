@@ -1,0 +1,1 @@
+"""One file a data set: its description ``DATASET`` and the function that loads it."""

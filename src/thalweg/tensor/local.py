@@ -1,0 +1,65 @@
+"""The part of a tensor that lives on this rank, as plain dense memory.
+
+A sharded parameter (``DTensor``) is read through its local shard, a sparse gradient through its coalesced
+values, a complex tensor through its real view: what comes out can be summed element by element.
+"""
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def is_distributed(tensor: Tensor) -> bool:
+    """Whether the tensor is a ``DTensor`` (FSDP2, tensor parallel)."""
+    return hasattr(tensor, "_local_tensor") and hasattr(tensor, "placements")
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this rank holds only a part of the tensor (a ``DTensor`` with a placement that is not a replica)."""
+    return is_distributed(tensor) and not all(p.is_replicate() for p in tensor.placements)  # type: ignore[attr-defined]  # DTensor only
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This rank's elements: detached, dense, real; shares memory unless the tensor is sparse.
+
+    Duplicate indices of a sparse tensor are summed first: uncoalesced values are not the entries.
+    """
+    if type(tensor) not in _PLAIN and is_distributed(tensor):
+        tensor = cast(Tensor, tensor.to_local())  # type: ignore[attr-defined]  # DTensor only
+    tensor = tensor.detach()
+    if tensor.layout is not torch.strided:
+        sparse = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse_coo()  # type: ignore[no-untyped-call]  # torch's
+        tensor = sparse.coalesce().values()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """All elements as one dimension, in memory order where the memory is dense (no copy), else in logical order.
+
+    Memory order makes channels-last tensors free to read; it is the same at every step for one tensor, which is
+    all that sums need. Use `logical` where two tensors are compared coordinate by coordinate.
+    """
+    if tensor.is_contiguous():
+        return tensor.view(-1)
+    if _is_dense(tensor):
+        return torch.as_strided(tensor, (tensor.numel(),), (1,))
+    return tensor.reshape(-1)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements fill one block of memory, each once, in whatever order."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def logical(tensor: Tensor) -> Tensor:
+    """All elements as one dimension in the tensor's own (row-major) order; copies if memory has another order."""
+    return tensor.reshape(-1)

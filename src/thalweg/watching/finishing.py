@@ -1,0 +1,382 @@
+"""What the watch's thread does with what has arrived: steps, averages, signals; and it keeps an eye on spikes."""
+
+import statistics
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from thalweg.record.recorder import Recorder
+from thalweg.record.signals import SignalSpec
+from thalweg.watching.contracts import Array, Emits, Instrument, Steps
+from thalweg.watching.journal import Entry
+
+STORE_EVERY = 10
+"""Per-layer values of the flight recorder are stored at every tenth step, and in full around a spike."""
+
+RING = 100
+"""Steps that the flight recorder remembers before a spike."""
+
+SPIKE = 4.0
+"""A value this many times the median of the last `SPIKE_WINDOW` is a trigger; no verdict, a reason to look closely."""
+
+SCATTERS = 12.0
+"""... and this many median absolute deviations above it: a loss near zero scatters by multiples of itself."""
+
+SPIKE_WINDOW = 64
+QUIET = 200
+AFTER_SPIKE = 50
+"""Steps after a trigger that are stored in full."""
+
+
+class TrackWriter:
+    """Writes one track's entries under its names and clock.
+
+    Args:
+        key: "" or "G:" and the like, put before every name.
+        clock: name of the track's clock.
+        sharded: names of the rows of which each rank holds a part, where ranks write apart.
+    """
+
+    def __init__(self, key: str, clock: str, sharded: frozenset[str] = frozenset()) -> None:
+        self.key, self.clock, self.sharded = key, clock, sharded
+        self.skips: list[int] = []
+        self.samples = 0.0
+        self.tokens = 0.0
+        self.triggered: tuple[str, int] | None = None
+        self.nonfinite = False
+        self.last: dict[str, float] = {}
+        self._declared: set[str] = set()
+        self._loss_scale = 0.0
+        self.reduce: dict[str, str] = {}
+        self._averages = Averages(self.reduce)
+        self._flight = FlightRing()
+        self._full_until = -1
+        self._sentinels: dict[str, Sentinel] = {}
+        self._waiting_tokens: dict[int, float] = {}
+
+    def write(self, recorder: Recorder, entries: Sequence[Entry]) -> None:
+        """Finish and record entries in the order they were left."""
+        kinds: dict[Any, list[Entry]] = {}
+        for entry in entries:
+            if entry.kind == "skip":
+                if float(entry.arrays[0]) != 0:
+                    self.skips.append(entry.tick)
+                continue
+            kinds.setdefault(_group(entry), []).append(entry)
+        for group, of_kind in kinds.items():
+            getattr(self, f"_write_{group[0]}")(recorder, of_kind)
+        if self.triggered is not None and self.triggered[1] + AFTER_SPIKE > self._full_until:
+            self._full_until = self.triggered[1] + AFTER_SPIKE
+            self._dump_flight(recorder)
+
+    def step_of(self, tick: int) -> int:
+        """Updates done when the try ``tick`` began: the tries before it less those that were skipped."""
+        return tick - sum(1 for s in self.skips if s < tick) if self.skips else tick
+
+    # -- kinds of entries ---------------------------------------------------------------------------------
+
+    def _write_measured(self, recorder: Recorder, entries: list[Entry]) -> None:
+        instrument: Instrument = entries[0].payload[0]
+        keys, layers = entries[0].payload[1:3]
+        raw = {k: np.stack([e.arrays[i] for e in entries]).astype(np.float64) for i, k in enumerate(keys)}
+        facts = {k: np.array([e.payload[3][k] for e in entries], np.float64) for k in entries[0].payload[3]}
+        steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
+        times = np.array([e.time for e in entries])
+        signals = instrument.finish(raw, facts, layers)
+        specs = {(e.name, e.per_layer): e for e in instrument.emits}
+        if instrument.card.name == "gradient-norm":
+            self._watch_over("grad/norm", steps, signals["grad/norm"])
+            self._flight.add(steps, times, layers, signals["grad/norm/*"])
+        names: list[str] = []
+        columns: list[Array] = []
+        late: list[str] = []
+        late_columns: list[Array] = []
+        for name, values in signals.items():
+            per_layer = name.endswith("/*")
+            emits = specs.get((name.removesuffix("/*"), per_layer))
+            if emits is None:
+                raise ValueError(f"{instrument.card.name} gave {name!r}, which is not among its signals")
+            if values.shape[0] != len(steps) or (per_layer and values.shape[1:] != (len(layers),)):
+                raise ValueError(f"{instrument.card.name} gave {name!r} with shape {values.shape}")
+            wide = per_layer and instrument.card.name == "gradient-norm"
+            for full, column in _columns(emits, layers, values):
+                if self._declare(recorder, emits, full, layers):
+                    (late if wide else names).append(self.key + full)
+                    (late_columns if wide else columns).append(column)
+        if names:
+            recorder.extend(names, steps, np.stack(columns, 1), times=times, clock=self.clock)
+        kept = (steps % STORE_EVERY == 0) | (steps <= self._full_until)
+        if late and kept.any():
+            recorder.extend(
+                late, steps[kept], np.stack(late_columns, 1)[kept], times=times[kept], clock=self.clock
+            )
+
+    def _write_log(self, recorder: Recorder, entries: list[Entry]) -> None:
+        names = entries[0].payload[0]
+        rows = []
+        for entry in entries:
+            arrays = iter(entry.arrays)
+            rows.append([float(next(arrays)) if v is None else v for v in entry.payload[1]])
+        explicit = [e.payload[2] for e in entries]
+        steps = np.array(
+            [self.step_of(e.tick) if s is None else s for e, s in zip(entries, explicit, strict=True)],
+            np.int64,
+        )
+        times = np.array([e.time for e in entries])
+        values = np.array(rows, np.float64)
+        if "tokens" in names:
+            self._count_tokens(names.index("tokens"), steps, values)
+        steps, times, values = self._averages.join(names, steps, times, values)
+        for name, column in zip(names, values.T, strict=True):
+            self.last[name] = float(column[-1])
+            if name == "loss":
+                self._watch_over(name, steps, column)
+        recorder.extend([self.key + n for n in names], steps, values, times=times, clock=self.clock)
+
+    def _write_loop(self, recorder: Recorder, entries: list[Entry]) -> None:
+        rates = np.array([_rates(e) for e in entries])
+        took = np.array([e.payload[0] for e in entries])
+        examples = np.array([e.payload[1] for e in entries], np.float64)
+        steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
+        names = ["lr"] if rates.shape[1] == 1 else ["lr", *(f"lr/group{i}" for i in range(rates.shape[1]))]
+        columns = [rates[:, 0], *(rates.T if rates.shape[1] > 1 else ())]
+        names.append("time/step")
+        columns.append(took)
+        if examples.any():
+            total = self.samples + np.cumsum(examples)
+            self.samples = float(total[-1])
+            with np.errstate(divide="ignore", invalid="ignore"):
+                columns += [total, examples / took]
+            names += ["samples", "throughput/examples"]
+        tokens = np.array([self._waiting_tokens.pop(int(s), 0.0) for s in steps])
+        if tokens.any():
+            with np.errstate(divide="ignore", invalid="ignore"):
+                columns.append(tokens / took)
+            names.append("throughput/tokens")
+        for name in names:
+            if name not in self._declared:
+                self._declared.add(name)
+                recorder.declare_spec(_loop_spec(self.key, name, self.clock))
+        times = np.array([e.time for e in entries])
+        recorder.extend(
+            [self.key + n for n in names], steps, np.stack(columns, 1), times=times, clock=self.clock
+        )
+        self.last["lr"], self.last["step"] = float(rates[-1, 0]), float(steps[-1] + 1)
+
+    def _write_scale(self, recorder: Recorder, entries: list[Entry]) -> None:
+        """The loss scale at each forward; a fall of it is an update that was skipped."""
+        scales = np.array([float(e.arrays[0]) for e in entries])
+        steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
+        fell = np.diff(np.concatenate([[self._loss_scale or scales[0]], scales])) < 0
+        self._loss_scale = float(scales[-1])
+        self.last["amp/skipped"] = self.last.get("amp/skipped", 0.0) + float(fell.sum())
+        total = self.last["amp/skipped"] - fell.sum() + np.cumsum(fell)
+        for name, role in (("amp/scale", "loss scale"), ("amp/skipped", "skipped updates")):
+            if name not in self._declared:
+                self._declared.add(name)
+                recorder.declare_spec(SignalSpec(name=self.key + name, role=role, clock=self.clock))  # type: ignore[arg-type]  # a Literal
+        times = np.array([e.time for e in entries])
+        names = [self.key + "amp/scale", self.key + "amp/skipped"]
+        recorder.extend(names, steps, np.stack([scales, total], 1), times=times, clock=self.clock)
+        for step in steps[fell]:
+            recorder.event("update skipped", step=int(step), source="loss scale", clock=self.clock)
+
+    def _write_vector(self, recorder: Recorder, entries: list[Entry]) -> None:
+        for entry in entries:
+            name, array, step = entry.payload
+            value = entry.arrays[0] if array is None else array
+            recorder.log(
+                {self.key + name: value}, self.step_of(entry.tick) if step is None else step, time=entry.time
+            )
+
+    # -- helpers ------------------------------------------------------------------------------------------
+
+    def _dump_flight(self, recorder: Recorder) -> None:
+        """Store every remembered per-layer norm that was not stored."""
+        for layers, steps, times, values in self._flight.take():
+            names = [f"{self.key}grad/norm/{layer}" for layer in layers]
+            recorder.extend(names, steps, values, times=times, clock=self.clock)
+
+    def _count_tokens(self, column: int, steps: Steps, values: Array) -> None:
+        for step, count in zip(steps, values[:, column], strict=True):
+            self._waiting_tokens[int(step)] = self._waiting_tokens.get(int(step), 0.0) + float(count)
+        while len(self._waiting_tokens) > 4096:
+            self._waiting_tokens.pop(next(iter(self._waiting_tokens)))
+        values[:, column] = self.tokens + np.cumsum(values[:, column])
+        self.tokens = float(values[-1, column])
+
+    def _declare(self, recorder: Recorder, emits: Emits, full: str, layers: Sequence[str]) -> bool:
+        """Declare a signal once; False if ranks write apart and can't be joined for it."""
+        layer = full.removeprefix(emits.name + "/") if emits.per_layer else ""
+        parts = layer in self.sharded if layer else not self.sharded.isdisjoint(layers)
+        if parts and emits.reduce is None:
+            return False
+        if full not in self._declared:
+            self._declared.add(full)
+            recorder.declare_spec(
+                SignalSpec(
+                    name=self.key + full,
+                    role="" if emits.per_layer else emits.role,
+                    clock=self.clock,
+                    layer=layer,
+                    unit=emits.unit,
+                    stage=emits.stage,
+                    reduce=(emits.reduce or "none") if parts else "none",
+                    estimator=emits.estimator,
+                )
+            )
+        return True
+
+    def _watch_over(self, name: str, steps: Steps, values: Array) -> None:
+        sentinel = self._sentinels.setdefault(name, Sentinel())
+        bad = sentinel.look(steps, values)
+        if bad is not None:
+            self.triggered = (name, bad)
+        if name == "grad/norm":
+            self.nonfinite = not bool(np.isfinite(values[-1]))
+
+
+class Averages:
+    """Joins several logs of the same names within one step into their mean (totals keep the last).
+
+    What was written of a step is written again when more of it arrives: the record keeps the last value of a step.
+    """
+
+    def __init__(self, reduce: Mapping[str, str]) -> None:
+        self._open: dict[tuple[str, ...], tuple[int, Array, int]] = {}
+        self._reduce = reduce
+
+    def join(
+        self, names: tuple[str, ...], steps: Steps, times: Array, values: Array
+    ) -> tuple[Steps, Array, Array]:
+        """One row a step, in order of arrival."""
+        step, total, count = self._open.get(names, (-1, np.zeros(len(names)), 0))
+        alone = len(steps) == 1 or bool((np.diff(steps) != 0).all())
+        if alone and steps[0] != step:
+            self._open[names] = (int(steps[-1]), values[-1].copy(), 1)
+            return steps, times, values
+        rows: list[tuple[int, float, Array]] = []
+        for s, t, row in zip(steps, times, values, strict=True):
+            if s == step:
+                total, count = total + row, count + 1
+                if rows and rows[-1][0] == s:
+                    rows.pop()
+            else:
+                step, total, count = int(s), row.copy(), 1
+            rows.append((int(s), float(t), self._reduced(names, total, count, row)))
+        self._open[names] = (step, total, count)
+        return (
+            np.array([r[0] for r in rows], np.int64),
+            np.array([r[1] for r in rows]),
+            np.stack([r[2] for r in rows]),
+        )
+
+    def _reduced(self, names: tuple[str, ...], total: Array, count: int, last: Array) -> Array:
+        out = total / count
+        for i, name in enumerate(names):
+            how = "last" if name == "tokens" else self._reduce.get(name, "mean")
+            if how == "sum":
+                out[i] = total[i]
+            elif how == "last":
+                out[i] = last[i]
+        return out
+
+
+class FlightRing:
+    """The last per-layer norms, also those that were not stored."""
+
+    def __init__(self) -> None:
+        self._rows: deque[tuple[tuple[str, ...], int, float, Array]] = deque(maxlen=RING)
+
+    def add(self, steps: Steps, times: Array, layers: Sequence[str], values: Array) -> None:
+        """Remember rows."""
+        for step, when, row in zip(steps[-RING:], times[-RING:], values[-RING:], strict=True):
+            self._rows.append((tuple(layers), int(step), float(when), row))
+
+    def take(self) -> list[tuple[tuple[str, ...], Steps, Array, Array]]:
+        """Blocks of (layers, steps, times, values) that were not stored; forgets them."""
+        blocks: dict[tuple[str, ...], list[tuple[int, float, Array]]] = {}
+        for layers, step, when, row in self._rows:
+            if step % STORE_EVERY:
+                blocks.setdefault(layers, []).append((step, when, row))
+        self._rows.clear()
+        return [
+            (
+                layers,
+                np.array([r[0] for r in rows], np.int64),
+                np.array([r[1] for r in rows]),
+                np.stack([r[2] for r in rows]),
+            )
+            for layers, rows in blocks.items()
+        ]
+
+
+class Sentinel:
+    """Says at which step a signal first leaps above its recent median, or stops being finite."""
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
+        self._quiet_until = -1
+
+    def look(self, steps: Steps, values: Array) -> int | None:
+        """The first step of a trigger in these values, or None; then quiet for `QUIET` steps."""
+        found: int | None = None
+        for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+            leaps = not np.isfinite(value) or value > self._threshold()
+            if leaps and step > self._quiet_until:
+                self._quiet_until = step + QUIET
+                found = step if found is None else found
+            if np.isfinite(value):
+                self._recent.append(value)
+        return found
+
+    def _threshold(self) -> float:
+        """Both a multiple of the usual value and far outside its usual scatter; infinite while little is known."""
+        if len(self._recent) < SPIKE_WINDOW // 4:
+            return float("inf")
+        usual = statistics.median(self._recent)
+        scatter = statistics.median(abs(v - usual) for v in self._recent)
+        return max(SPIKE * usual, usual + SCATTERS * scatter)
+
+
+def _group(entry: Entry) -> tuple[Any, ...]:
+    if entry.kind == "measured":
+        instrument, keys, layers, facts = entry.payload
+        shapes = tuple(a.shape for a in entry.arrays)
+        return ("measured", id(instrument), keys, layers, tuple(facts), shapes)
+    if entry.kind == "log":
+        return ("log", entry.payload[0])
+    if entry.kind == "loop":
+        return ("loop", len(entry.payload[2]))
+    return (entry.kind,)
+
+
+def _columns(emits: Emits, layers: Sequence[str], values: Array) -> list[tuple[str, Array]]:
+    if not emits.per_layer:
+        return [(emits.name, values)]
+    return [
+        (f"{emits.name}/{layer}", values[:, i])
+        for i, layer in enumerate(layers)
+        if not (emits.partial and np.isnan(values[:, i]).all())
+    ]
+
+
+def _rates(entry: Entry) -> list[float]:
+    arrays = iter(entry.arrays)
+    return [float(next(arrays)) if r is None else r for r in entry.payload[2]]
+
+
+_LOOP: Mapping[str, tuple[str, str, str]] = {
+    "lr": ("rate", "", "float32"),
+    "time/step": ("step time", "s", "float32"),
+    "samples": ("samples", "examples", "float64"),
+    "throughput/examples": ("", "examples/s", "float32"),
+    "throughput/tokens": ("", "tokens/s", "float32"),
+}
+
+
+def _loop_spec(key: str, name: str, clock: str) -> SignalSpec:
+    role, unit, dtype = _LOOP.get(name, ("", "", "float32"))
+    return SignalSpec(name=key + name, role=role, clock=clock, unit=unit, dtype=dtype)  # type: ignore[arg-type]  # Literals

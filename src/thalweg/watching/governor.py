@@ -1,0 +1,225 @@
+"""Which instruments are due at which step, so that all of them together stay within a budget.
+
+Whether an instrument is due depends on the step number alone: every ``period`` steps, with a period from a fixed
+ladder. Periods change only at recorded reviews, from costs that were measured inside the loop. Instruments that
+share an expensive quantity are due at the same steps and pay for it once.
+
+At a review the governor starts with every instrument at the longest period and, in order of priority, gives each
+the shortest period that the budget allows.
+"""
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from thalweg.watching.contracts import Instrument, When
+
+LADDER = (1, 2, 5, 10, 20, 50, 100, 200)
+"""Periods that may be chosen; every instrument that is on is due at least once in the last."""
+
+CYCLE = 200
+CALIBRATION = 10
+"""Period at which everything runs at first, until its cost is known."""
+
+REVIEWS = (24, 64, 200)
+"""Tries after which periods are reviewed; then every `REVIEW_EVERY`."""
+
+REVIEW_EVERY = 1000
+BURST_PERIOD = 5
+"""Longest period during a burst."""
+
+FLOOR = 60e-6
+"""Seconds a step that are always allowed: inside a loop even an empty call costs microseconds."""
+
+FLIGHT_SHARE = 0.01
+"""The first instrument (per-layer gradient norms) runs at every step where that costs at most this share of it."""
+
+FLIGHT_PERIOD = 10
+"""... and else at least this often."""
+
+SAFETY = 1.3
+"""What is measured leaves out the user's own cache lines that were driven out; measured on small networks."""
+
+
+@dataclass
+class Planned:
+    """One instrument with its present period, offset and measured costs (seconds a call)."""
+
+    instrument: Instrument
+    period: int = CALIBRATION
+    offset: int = 0
+    on: bool = True
+    costs: deque[float] = field(default_factory=lambda: deque(maxlen=32))
+    calls: int = 0
+
+    @property
+    def name(self) -> str:
+        """The instrument's name."""
+        return self.instrument.card.name
+
+    @property
+    def cost(self) -> float:
+        """Typical seconds a call: the mean without the first, which pays for everything being new."""
+        return statistics.fmean(self.costs) if self.costs else 0.0
+
+
+class Governor:
+    """Plans the instruments of one optimizer.
+
+    Args:
+        instruments: in order of priority, the first being the flight recorder.
+        budget: share of the step's own time that watching may take (0.03 = 3 %).
+        cadence: "auto"; "fixed" for periods that never change, so that paired runs measure at the same steps;
+            or a whole number: everything every so many steps.
+    """
+
+    def __init__(self, instruments: Sequence[Instrument], budget: float, cadence: str | int = "auto") -> None:
+        self.budget = budget
+        self.planned = [Planned(i) for i in instruments]
+        self._by_name = {p.name: p for p in self.planned}
+        self._auto = cadence == "auto"
+        self._times: deque[float] = deque(maxlen=256)
+        self._base: deque[float] = deque(maxlen=256)
+        self._tries = 0
+        self._resting: dict[str, int] | None = None
+        self._burst_left = 0
+        for index, planned in enumerate(self.planned):
+            if isinstance(cadence, int):
+                planned.period = max(cadence, 1)
+            elif not self._auto:
+                planned.period = max(planned.instrument.needs.shortest, FLIGHT_PERIOD if index == 0 else 50)
+        self._replan()
+
+    def due(self, step: int, when: When) -> Sequence[Planned]:
+        """The instruments due at this step and moment."""
+        return self._plan[when][step % self._cycle]
+
+    def is_due(self, step: int, planned: Planned) -> bool:
+        """Whether one instrument is due at a step."""
+        return planned.on and (step - planned.offset) % planned.period == 0
+
+    def charge(self, planned: Planned, seconds: float) -> None:
+        """One call took so long."""
+        planned.calls += 1
+        if planned.calls > 1:
+            planned.costs.append(seconds)
+
+    def step_took(self, seconds: float, watching: float, base: float) -> None:
+        """A whole step took ``seconds``, of which ``watching`` here, of which ``base`` beside the instruments."""
+        self._tries += 1
+        self._times.append(seconds - watching)
+        self._base.append(base)
+        if self._burst_left > 0:
+            self._burst_left -= 1
+            if self._burst_left == 0:
+                self._end_burst()
+
+    @property
+    def step_time(self) -> float:
+        """The median step without the watch, in seconds; 0 before the first."""
+        return statistics.median(self._times) if self._times else 0.0
+
+    @property
+    def allowance(self) -> float:
+        """Seconds a step that watching may take now."""
+        return max(self.budget * self.step_time, FLOOR if self.budget > 0 else 0.0)
+
+    def review(self) -> Mapping[str, int] | None:
+        """At a time of review, choose periods anew; those that changed, else None."""
+        at_review = self._tries in REVIEWS or (self._tries > 0 and self._tries % REVIEW_EVERY == 0)
+        if not self._auto or self._burst_left > 0 or not at_review:
+            return None
+        before = {p.name: p.period for p in self.planned if p.on}
+        self._choose()
+        self._replan()
+        changed = {p.name: p.period for p in self.planned if p.on and p.period != before.get(p.name)}
+        return changed or None
+
+    def burst(self, steps: int) -> bool:
+        """For the next ``steps`` tries look closely: every period at most `BURST_PERIOD`; False if one is under way."""
+        if not self._auto or self._burst_left > 0:
+            return False
+        self._burst_left = steps
+        self._resting = {p.name: p.period for p in self.planned}
+        for planned in self.planned:
+            planned.period = max(planned.instrument.needs.shortest, min(planned.period, BURST_PERIOD))
+        self._replan()
+        return True
+
+    def _end_burst(self) -> None:
+        for planned in self.planned:
+            planned.period = (self._resting or {}).get(planned.name, planned.period)
+        self._resting = None
+        self._replan()
+
+    def switch_off(self, name: str) -> None:
+        """Never call this instrument again."""
+        self._by_name[name].on = False
+        self._replan()
+
+    def period(self, name: str) -> int:
+        """The present period of an instrument."""
+        return self._by_name[name].period
+
+    def _choose(self) -> None:
+        groups = self._groups()
+        base = statistics.fmean(self._base) if self._base else 0.0
+        room = self.allowance - base - sum(_rate(g, LADDER[-1]) for g in groups)
+        chosen: list[int] = [LADDER[-1]] * len(groups)
+        for i, group in enumerate(groups):
+            room += _rate(group, LADDER[-1])
+            shortest = max(p.instrument.needs.shortest for p in group)
+            allowed = [t for t in LADDER if t >= shortest and _rate(group, t) <= max(room, 0.0)]
+            chosen[i] = allowed[0] if allowed else LADDER[-1]
+            if i == 0:
+                chosen[0] = self._flight_period(group, chosen[0])
+            else:
+                chosen[i] = max(chosen[i], chosen[0])
+            room -= _rate(group, chosen[i])
+        for group, period in zip(groups, chosen, strict=True):
+            for planned in group:
+                planned.period = period
+
+    def _flight_period(self, group: Sequence[Planned], chosen: int) -> int:
+        if _rate(group, 1) <= max(FLIGHT_SHARE * self.step_time, FLOOR / 3):
+            return 1
+        return min(max(chosen, 2), FLIGHT_PERIOD)
+
+    def _groups(self) -> list[list[Planned]]:
+        """Instruments that are due together: those that ride, and those that share an update's copies."""
+        groups: dict[str, list[Planned]] = {}
+        for planned in self.planned:
+            if planned.on:
+                groups.setdefault(_group_key(planned), []).append(planned)
+        return list(groups.values())
+
+    def _replan(self) -> None:
+        stride = self.planned[0].period if self.planned else 1
+        for index, group in enumerate(self._groups()):
+            for planned in group:
+                planned.offset = (index * stride) % planned.period
+        on = [p for p in self.planned if p.on]
+        self._cycle = math.lcm(*(p.period for p in on)) if on else 1
+        self._plan = {
+            when: [
+                tuple(p for p in on if _called_at(p, when) and self.is_due(step, p))
+                for step in range(self._cycle)
+            ]
+            for when in When
+        }
+
+
+def _called_at(planned: Planned, when: When) -> bool:
+    moments = planned.instrument.when
+    return when is moments or (isinstance(moments, tuple) and when in moments)
+
+
+def _group_key(planned: Planned) -> str:
+    return planned.instrument.needs.rides or planned.name
+
+
+def _rate(group: Sequence[Planned], period: int) -> float:
+    """Seconds a step that a group costs at this period."""
+    return SAFETY * sum(p.cost for p in group) / period

@@ -1,0 +1,114 @@
+r"""Gradient noise scale: the batch size at which noise and signal in the gradient are equal.
+
+.. math::
+    |G|^2 \approx \frac{B_{big}\,|G_{big}|^2 - B_{small}\,|G_{small}|^2}{B_{big} - B_{small}}, \qquad
+    S \approx \frac{|G_{small}|^2 - |G_{big}|^2}{1/B_{small} - 1/B_{big}}, \qquad
+    \mathcal{B}_{simple} = \frac{\overline{S}}{\overline{|G|^2}}
+
+The unbiased two-batch estimator of McCandlish et al., "An Empirical Model of Large-Batch Training" (2018, appendix
+A). The small batch is the first micro-batch of an accumulated update, the big one all of them; both estimates are
+averaged first and divided afterwards, since the mean of ratios is biased. The averages are over the last
+`MEMORY` measurements, with exponential weights.
+
+It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
+unit is examples where the forward's first argument has a batch dimension, else micro-batches.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from thalweg.core.cards import Card
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+
+CARD = Card(
+    name="noise-scale",
+    kind="instrument",
+    summary="Gradient noise scale from accumulation micro-batches, as a ratio of averages.",
+    papers=(1001,),
+    formula="B_simple = mean(S) / mean(|G|^2)",
+    symbols={
+        "S": "trace of the per-example gradient covariance",
+        "G": "the true gradient",
+        "B_simple": "noise scale, in examples",
+    },
+    needs="gradient accumulation: at least two backward passes an update, of equal size",
+    cost="one further pass over the gradients",
+    signals=("noise/scale", "noise/trace", "noise/gradient_squared"),
+)
+
+MEMORY = 20
+"""Measurements that the averages remember: a single one is often negative."""
+
+
+class NoiseScale:
+    """Noise scale from the first micro-batch and the whole accumulated batch."""
+
+    card = CARD
+    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=2)
+    when = (When.MICRO_BATCH, When.GRADIENT)
+    emits = (
+        Emits(
+            name="noise/scale",
+            role="noise scale",
+            unit="examples",
+            estimator="two batches, ratio of averages",
+        ),
+        Emits(name="noise/trace", estimator="two batches, unbiased, one step"),
+        Emits(name="noise/gradient_squared", estimator="two batches, unbiased, one step"),
+    )
+
+    def __init__(self) -> None:
+        self._small: tuple[int, Tensor, int] | None = None
+        self._averages: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    def measure(self, view: StepView) -> Measured | None:
+        """Sum of squares after the first backward pass, then of the whole accumulated gradient."""
+        if view.moment is When.MICRO_BATCH:
+            if view.micro_batches == 1 and view.layers(Quantity.GRAD):
+                self._small = (view.step, view.sumsq(Quantity.GRAD).sum(), view.examples)
+            return None
+        small, self._small = self._small, None
+        if small is None or small[0] != view.step or view.micro_batches < 2:
+            return None
+        examples = small[2] or 1
+        uneven = view.examples and view.examples != examples * view.micro_batches
+        if uneven:
+            return None
+        sums = {"small": small[1], "big": view.sumsq(Quantity.GRAD).sum()}
+        return Measured(sums, (), {"batches": float(view.micro_batches), "examples": float(examples)})
+
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """The unbiased estimates of each step, and the ratio of their running averages.
+
+        Gradients are taken as means over their batches: the accumulated one is divided by the number of
+        micro-batches, the small one taken as it is, whatever constant the loss was divided by; that constant
+        squared is in the trace and the squared gradient, and cancels in the noise scale.
+        """
+        k, b = facts["batches"], facts["examples"]
+        small, big = raw["small"], raw["big"] / k**2
+        squared = (k * big - small) / (k - 1)
+        trace = (small - big) / (1 / b - 1 / (k * b))
+        scale = np.array([self._average(s, g) for s, g in zip(trace, squared, strict=True)])
+        return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
+
+    def _average(self, trace: float, squared: float) -> float:
+        weight, s, g = self._averages
+        if np.isfinite(trace) and np.isfinite(squared):
+            keep = 1 - 1 / MEMORY
+            weight, s, g = keep * weight + 1, keep * s + trace, keep * g + squared
+            self._averages = (weight, s, g)
+        return s / g if g > 0 else float("inf") if weight else float("nan")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The running averages."""
+        return {"averages": list(self._averages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from saved averages."""
+        weight, s, g = state["averages"]
+        self._averages = (float(weight), float(s), float(g))

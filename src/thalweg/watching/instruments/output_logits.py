@@ -1,0 +1,95 @@
+r"""The output softmax: largest logit, log-partition, and rows that have collapsed.
+
+.. math:: \log Z = \log \sum_c e^{z_c}, \qquad \text{collapsed: } \log Z - \max_c z_c = 0 \text{ in the working type}
+
+A drifting log Z foretells the divergence of output logits (Wortsman et al., "Small-scale proxies for large-scale
+Transformer training instabilities", 2023). In a collapsed row the cross-entropy of the largest class is exactly 0
+and its gradient with it: learning stops without regularization (Prieto et al., "Grokking at the Edge of Numerical
+Stability", 2025).
+
+Taken from the model's output where that is a floating tensor [rows, classes] or [batch, length, classes], alone,
+first in a tuple, or called ``logits``; at most `ROWS` rows, evenly spread.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.core.cards import Card
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, StepView, When
+
+CARD = Card(
+    name="output-logits",
+    kind="instrument",
+    summary="Largest output logit, mean log-partition, share of softmax rows collapsed in the working type.",
+    papers=(14, 220),
+    formula="log Z = log sum_c exp(z_c);  collapsed: log Z = max_c z_c in the working type",
+    symbols={"z": "output logits of one row"},
+    needs="eager mode; a model whose output is logits",
+    cost="one pass over at most 1,024 rows of the output",
+    signals=("logits/largest", "logits/log_partition", "logits/collapsed"),
+)
+
+ROWS = 1024
+
+
+class OutputLogits:
+    """Largest logit, log-partition and collapsed share of the model's output."""
+
+    card = CARD
+    needs = Needs(forward=True, shortest=2)
+    when = When.FORWARD
+    emits = (
+        Emits(name="logits/largest"),
+        Emits(name="logits/log_partition", estimator="mean over rows"),
+        Emits(name="logits/collapsed"),
+    )
+
+    def measure(self, view: StepView) -> Measured | None:
+        """Look at the output when the forward ends."""
+        view.forward.at_end(_look)
+        return None
+
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """As they are."""
+        return {
+            "logits/largest": raw["largest"],
+            "logits/log_partition": raw["log_partition"],
+            "logits/collapsed": raw["collapsed"],
+        }
+
+
+def find_logits(output: Any) -> Tensor | None:
+    """The logits in a model's output, or None."""
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    found = (
+        named if named is not None else output[0] if isinstance(output, (tuple, list)) and output else output
+    )
+    usable = (
+        isinstance(found, Tensor)
+        and found.is_floating_point()
+        and found.dim() in (2, 3)
+        and found.shape[-1] > 1
+    )
+    return found if usable and found.numel() else None
+
+
+def _look(output: Any) -> Measured | None:
+    logits = find_logits(output)
+    if logits is None:
+        return None
+    rows = logits.detach().reshape(-1, logits.shape[-1])
+    rows = rows[:: max(1, len(rows) // ROWS)]
+    largest = rows.amax(1)
+    partition = torch.logsumexp(rows, 1)
+    return Measured(
+        {
+            "largest": largest.max(),
+            "log_partition": partition.float().mean(),
+            "collapsed": (partition == largest).float().mean(),
+        }
+    )

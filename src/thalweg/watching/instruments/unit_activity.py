@@ -1,0 +1,122 @@
+r"""Activity of units: size of activations, dormant and dead units of each layer.
+
+.. math:: s_i = \frac{\mathbb{E}_x |h_i(x)|}{\frac1H \sum_k \mathbb{E}_x |h_k(x)|}, \qquad
+          \text{dormant: } s_i \le \tau, \qquad \text{dead: } \mathbb{E}_x |h_i(x)| = 0
+
+The score is that of Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning" (2023), with their
+threshold tau = 0.1 for runs that go on learning; dead is the strict case. A unit is an *input* of the Linear or
+convolution that reads it (one channel for a convolution), so that whatever activation function stands before is
+counted, in place or not. The network's own input has no units. Expectations are over the present training batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from thalweg.core.cards import Card
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, StepView, When
+
+CARD = Card(
+    name="unit-activity",
+    kind="instrument",
+    summary="Root-mean-square activation, share of dormant and of dead units, per layer that reads them.",
+    papers=(183,),
+    formula="s_i = E|h_i| / mean_k E|h_k|;  dormant: s_i <= tau;  dead: E|h_i| = 0",
+    symbols={"h_i": "activation of unit i", "tau": "0.1"},
+    needs="eager mode and a forward through the watched model",
+    cost="two passes over the inputs of each Linear and convolution",
+    options={"tau": "threshold of dormancy, 0.1: the paper's for training that goes on"},
+    signals=("act/rms/*", "units/dormant", "units/dormant/*", "units/dead", "units/dead/*"),
+)
+
+TAU = 0.1
+_READERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+class UnitActivity:
+    """Activation size, dormant and dead units, by hooks that live for one forward."""
+
+    card = CARD
+    needs = Needs(forward=True, shortest=10)
+    when = When.FORWARD
+    emits = (
+        Emits(name="act/rms", role="activation", per_layer=True),
+        Emits(name="units/dormant", estimator="one batch"),
+        Emits(name="units/dead", estimator="one batch"),
+        Emits(name="units/dormant", estimator="one batch", per_layer=True, partial=True),
+        Emits(name="units/dead", estimator="one batch", per_layer=True, partial=True),
+    )
+
+    def __init__(self, tau: float = TAU) -> None:
+        self.tau = tau
+
+    def measure(self, view: StepView) -> Measured | None:
+        """Put a look before every reader of this forward; hand over what they saw at its end."""
+        seen: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
+        scope = view.forward
+        for name, module in scope.modules():
+            if isinstance(module, _READERS):
+                scope.before(module, _Look(name, module, seen, self.tau))
+        scope.at_end(lambda output: _measured(seen))
+        return None
+
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """Shares per layer, and of all units together."""
+        units = facts["units"]
+        has_units = units[-1] > 0
+        out = {"act/rms/*": np.sqrt(raw["mean_square"])}
+        if has_units.any():
+            with np.errstate(invalid="ignore"):
+                out |= {
+                    "units/dormant/*": np.where(has_units, raw["dormant"] / units, np.nan),
+                    "units/dead/*": np.where(has_units, raw["dead"] / units, np.nan),
+                }
+            total = units.sum(1)
+            out |= {"units/dormant": raw["dormant"].sum(1) / total, "units/dead": raw["dead"].sum(1) / total}
+        return out
+
+
+class _Look:
+    """What happens before one reader's forward: two reductions over its input."""
+
+    def __init__(
+        self, name: str, module: nn.Module, seen: dict[str, tuple[Tensor, Tensor, Tensor, int]], tau: float
+    ) -> None:
+        self.name, self.seen, self.tau = name, seen, tau
+        self.dimension = -1 if isinstance(module, nn.Linear) else -len(module.kernel_size) - 1  # type: ignore[arg-type]  # a convolution's tuple
+
+    def __call__(self, module: nn.Module, args: Sequence[Any]) -> None:
+        if (
+            self.name in self.seen
+            or not args
+            or not isinstance(args[0], Tensor)
+            or not args[0].is_floating_point()
+        ):
+            return
+        x = args[0].detach()
+        if x.dtype in (torch.float16, torch.bfloat16):
+            x = x.float()
+        around = [d for d in range(x.dim()) if d != x.dim() + self.dimension]
+        size = torch.linalg.vector_norm(x, 1, dim=around) if around else x.abs()
+        square = torch.linalg.vector_norm(x).square() / max(1, x.numel())
+        units = size.numel() if args[0].requires_grad else 0
+        dormant = (size <= self.tau * size.mean()).sum()
+        self.seen[self.name] = (square, dormant, (size == 0).sum(), units)
+
+
+def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]]) -> Measured | None:
+    if not seen:
+        return None
+    squares, dormant, dead, units = zip(*seen.values(), strict=True)
+    counted = torch.tensor([u > 0 for u in units], device=squares[0].device)
+    values = {
+        "mean_square": torch.stack(squares),
+        "dormant": torch.stack(dormant) * counted,
+        "dead": torch.stack(dead) * counted,
+    }
+    return Measured(values, tuple(seen), {"units": [float(u) for u in units]})

@@ -1,0 +1,92 @@
+"""Going on with a run after a stop: which run, which segment, and from which step."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from thalweg.record import open_run
+from thalweg.record.naming import next_segment_path, split_name
+from thalweg.watching.track import Track
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """The run to continue.
+
+    Attributes:
+        path: the file of the new segment; for one made from a state, a file of the old run.
+        run_id: the run's id.
+        segment: number of the new segment.
+        first_step: the step it starts at.
+        last_step: the last step recorded before, where the old file was read.
+        tracks: what a checkpoint's state says of each optimizer.
+        guessed: how the first step was guessed, in words; empty where it is known.
+    """
+
+    path: Path
+    run_id: str
+    segment: int
+    first_step: int = 0
+    last_step: int | None = None
+    tracks: Mapping[str, Any] = field(default_factory=dict)
+    guessed: str = ""
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], fallback: Path | None) -> "Continuation":
+        """From ``watch.state_dict()``; beside the old file where that still exists, else at ``fallback``."""
+        path = Path(state["path"])
+        tracks = dict(state["tracks"])
+        first = int(next(iter(tracks.values()))["updates"]) if tracks else 0
+        if path.exists():
+            number = split_name(next_segment_path(path)).segment
+        else:
+            path, number = fallback or path, split_name(path).segment + 1
+        return cls(path, str(state["run_id"]), number, first, None, tracks)
+
+    def at(self, step: tuple[int, str]) -> "Continuation":
+        """The same, starting at this step; with how it was guessed."""
+        return replace(self, first_step=step[0], guessed=step[1])
+
+
+def continuation_of(path: Path) -> Continuation | None:
+    """What continuing the run in ``path`` means; None if there is no such run yet."""
+    if not path.exists():
+        return None
+    run = open_run(path)
+    new = next_segment_path(path)
+    steps = [
+        int(run[name].steps[-1])
+        for name in run.names()
+        if name == "lr" or name.endswith(":lr")
+        if len(run[name])
+    ]
+    return Continuation(new, run.id, split_name(new).segment, 0, max(steps, default=-1))
+
+
+def present_step(last: Continuation, tracks: Sequence[Track]) -> tuple[int, str]:
+    """The number of updates done when the new segment begins, and how that was guessed ("" if known).
+
+    From the checkpoint's state; else from the optimizer's own count of steps; else the step after the last
+    recorded one.
+    """
+    if last.tracks:
+        return last.first_step, ""
+    counts = [count for track in tracks if (count := _optimizer_steps(track)) is not None]
+    if counts:
+        return counts[0], ""
+    step = (last.last_step if last.last_step is not None else -1) + 1
+    return step, (
+        f"The run is continued at step {step}, the one after the last recorded: the optimizer doesn't count its steps. "
+        "Keep watch.state_dict() in your checkpoint and give it to watch.load_state_dict() to continue exactly."
+    )
+
+
+def _optimizer_steps(track: Track) -> int | None:
+    optimizer = track.view.optimizer
+    found = [s["step"] for s in optimizer.state.values() if "step" in s] if optimizer is not None else []
+    if not found:
+        return None
+    return int(max(float(s) if isinstance(s, Tensor) else s for s in found))

@@ -1,0 +1,585 @@
+"""`watch`: two lines in a training loop that record what it does and change nothing in it."""
+
+import atexit
+import os
+import sys
+import weakref
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.core.errors import RunFileError, ThalwegError, UsageError
+from thalweg.record import Recorder, Run, open_run
+from thalweg.record.naming import next_segment_path, rank_path, split_name
+from thalweg.record.signals import Role
+from thalweg.tensor.hooks import find_targets
+from thalweg.tensor.local import is_distributed
+from thalweg.tensor.ranks import rank_and_world
+from thalweg.watching.clipping import Clipping
+from thalweg.watching.contracts import HeldBatch, Instrument
+from thalweg.watching.finishing import TrackWriter
+from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.planning import (
+    Target,
+    check_budget,
+    instruments_of,
+    memory_for,
+    path_of,
+    reserved_names,
+    targets_of,
+)
+from thalweg.watching.resuming import Continuation, continuation_of, present_step
+from thalweg.watching.surroundings import environment
+from thalweg.watching.track import Track
+from thalweg.watching.user_log import UserLog
+
+
+def watch(
+    model: nn.Module | Mapping[str, nn.Module],
+    optimizer: Any = None,
+    *,
+    scaler: Any = None,
+    out: str | os.PathLike[str] | None = None,
+    name: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    tags: Sequence[str] = (),
+    budget: float = 0.03,
+    memory: int | None = None,
+    cadence: str | int = "auto",
+    probes: str | Instrument | Iterable[Any] = "cheap",
+    held: HeldBatch | None = None,
+    controllers: Sequence[Any] = (),
+    ranks: str = "zero",
+    resume: bool | str | os.PathLike[str] = False,
+    enabled: bool = True,
+) -> "Watch":
+    """Watch a training run: live at once, until `Watch.close` or the end of the process.
+
+    Call it after compiling and wrapping the model. It changes nothing in the run, raises nothing into the loop, and
+    starts no collective operation in the step.
+
+    Args:
+        model: what the loop calls; or a dictionary of several, whose keys come before the names of their signals.
+        optimizer: one; a list or dictionary of several for one model; a dictionary with the models' keys. None for
+            a loop whose optimizer has no hooks: call `Watch.step` after each update.
+        scaler: the GradScaler, to record the loss scale and skipped updates.
+        out: the run file, or an existing folder for it. Default: a new file in ``runs/``. Nothing is overwritten.
+        name: what to call the run; by default the file's name.
+        config: settings to keep with the run.
+        tags: words to find it by.
+        budget: share of the step's time that watching may take: 3 %, or 60 microseconds where that is more.
+        memory: bytes that all copies may take: 64 MB, or 1 % of the parameters' bytes where that is more.
+        cadence: "auto": how often each instrument runs follows from its cost; "fixed": never changes; a number:
+            all run every so many steps.
+        probes: "cheap" (all default instruments), "none" (only what you log), names of instruments, your own
+            objects, or a list of these.
+        held: a batch that probes may run the model on.
+        controllers: none exist in this version.
+        ranks: "zero": rank 0 records; what is sharded over ranks is left out, in words. "all": one file a rank,
+            joined when read.
+        resume: continue the run in ``out`` as a new segment, if it exists; or the path of that run.
+        enabled: False (or ``THALWEG=off`` in the environment) makes everything a no-op.
+
+    Returns:
+        The live watch; also a context manager.
+
+    Raises:
+        UsageError: an argument that can't be used.
+        RunFileError: ``out`` exists and ``resume`` is False, or it can't be created.
+    """
+    check_budget(budget, memory, cadence, ranks)
+    if controllers:
+        raise UsageError("controllers= must be empty: this version has no controllers yet.")
+    targets = targets_of(model, optimizer)
+    instruments = [instruments_of(probes) for _ in targets]
+    rank, world = rank_and_world()
+    off = not enabled or os.environ.get("THALWEG", "").lower() == "off" or (ranks == "zero" and rank != 0)
+    if not isinstance(resume, bool):
+        out, resume = resume, True
+    if resume and out is None:
+        raise UsageError("resume=True needs out=, the run to continue; or pass its path as resume=.")
+    for target in targets:
+        for track in find_targets(target.model):
+            if isinstance(track, Track) and track.owner is not None:
+                track.owner.close("watched anew")
+    about = {"name": name, "config": config, "tags": tags}
+    return Watch(
+        targets,
+        instruments,
+        out=out,
+        about=about,
+        scaler=scaler,
+        budget=budget,
+        memory=memory,
+        cadence=cadence,
+        rank=rank if ranks == "all" else 0,
+        world=world if ranks == "all" else 1,
+        resume=resume,
+        on=not off,
+    )
+
+
+class Watch:
+    """A watched run. Made by `watch`.
+
+    Attributes:
+        path: the run file; None where the watch is off.
+        on: whether anything is recorded.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        instruments: Sequence[Sequence[Instrument]],
+        *,
+        out: str | os.PathLike[str] | None,
+        about: Mapping[str, Any],
+        scaler: Any,
+        budget: float,
+        memory: int | None,
+        cadence: str | int,
+        rank: int,
+        world: int,
+        resume: bool,
+        on: bool,
+    ) -> None:
+        self.on = on
+        self.path: Path | None = None
+        self._closed = not on
+        self._pid = os.getpid()
+        self._targets = [
+            (t.key, weakref.ref(t.model), None if t.optimizer is None else weakref.ref(t.optimizer))
+            for t in targets
+        ]
+        self._tracks: list[Track] = []
+        self._at_exit = _AtExit(self)
+        if not on:
+            return
+        self._about, self._rank, self._world = about, rank, world
+        self._continuation = continuation_of(path_of(out)) if resume else None
+        self.path = rank_path(self._continuation.path if self._continuation else path_of(out), rank)
+        if self.path.exists():
+            raise RunFileError(
+                f"{self.path} exists and nothing is overwritten. Choose another out=, or pass resume=True to continue it."
+            )
+        accelerated = any(p.device.type != "cpu" for t in targets for p in t.model.parameters())
+        self._begun = False
+        self._journal = Journal(self._make_recorder, self._finish, accelerated=accelerated)
+        reserved = frozenset().union(*(reserved_names(i) for i in instruments))
+        self._log = UserLog(reserved)
+        self._clipping = Clipping()
+        self._memory = memory
+        for target, chosen in zip(targets, instruments, strict=True):
+            self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+        if self._continuation is None:
+            _ = self._journal.recorder
+
+    # -- what a loop calls --------------------------------------------------------------------------------
+
+    def log(
+        self,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        step: int | None = None,
+        tokens: float | None = None,
+        prefix: str = "",
+        **named: Any,
+    ) -> None:
+        """Record numbers: ``log(loss=loss)``, ``log({"eval/accuracy": a}, tokens=4096)``. Never waits, never raises.
+
+        Args:
+            values: name -> number, tensor, array.
+            step: the step they belong to. By default that of the last training forward (the number of updates
+                done before it), for evaluation names that of the last forward; several logs of one name within a
+                step are averaged (see `declare`).
+            tokens: how many tokens this call stands for; added up in the signal "tokens".
+            prefix: put before each name, with a slash.
+            **named: more numbers.
+        """
+        if self._closed:
+            return
+        try:
+            self._begin()
+            entries = self._log.entries(values, named, tokens, prefix, step, self._tracks[0])
+            for entry in entries:
+                self._journal.put(entry)
+            for text in self._log.complaints():
+                self._journal.failed("log", ValueError(text))
+        except Exception as error:
+            self._journal.failed("log", error)
+
+    def clip_grad_norm_(
+        self,
+        max_norm: float,
+        key: str | None = None,
+        *,
+        norm_type: float = 2.0,
+        error_if_nonfinite: bool = False,
+        foreach: bool | None = None,
+    ) -> Tensor:
+        """Clip the gradients as ``torch.nn.utils.clip_grad_norm_`` does, and record the norm before clipping.
+
+        Args:
+            max_norm: the limit.
+            key: which optimizer's parameters, where several are watched; by default those of the first.
+            norm_type: order of the norm; only 2 is recorded.
+            error_if_nonfinite: raise as torch does.
+            foreach: as in torch.
+
+        Returns:
+            The norm before clipping, as torch returns it.
+
+        Raises:
+            UsageError: no such key.
+        """
+        index = self._index(key)
+        total = torch.nn.utils.clip_grad_norm_(
+            self._parameters(index), max_norm, norm_type, error_if_nonfinite, foreach
+        )
+        if not self._closed and norm_type == 2.0:
+            try:
+                self._record_clipping(self._tracks[index], total, float(max_norm))
+            except Exception as error:
+                self._journal.failed("clipping", error)
+        return total
+
+    def step(self) -> None:
+        """Count one update, in a loop whose optimizer has no hooks; call it right after the update."""
+        if not self._closed:
+            for track in self._tracks:
+                try:
+                    track.step()
+                except Exception as error:
+                    self._journal.failed("step", error)
+
+    def stamp(self) -> None:
+        """Say that the forward for the next update begins, where the watch can't see it by itself."""
+        if not self._closed:
+            for track in self._tracks:
+                track.mark()
+
+    def declare(
+        self,
+        name: str,
+        *,
+        reduce: str = "mean",
+        role: Role = "",
+        clock: str = "updates",
+        unit: str = "",
+        shape: Sequence[int] = (),
+    ) -> None:
+        """Say what a signal of your own is, before logging it.
+
+        Args:
+            name: as it will be logged.
+            reduce: how several logs within one step are joined: "mean"; "sum", for a loss that was divided by the
+                number of micro-batches; "last".
+            role: what it means (see `thalweg.record.signals.Role`); guessed from the name by default.
+            clock: counter that its steps are of.
+            unit: unit of the values.
+            shape: shape of one value.
+
+        Raises:
+            UsageError: an argument that can't be used.
+        """
+        if reduce not in ("mean", "sum", "last"):
+            raise UsageError(f'declare(reduce=) is "mean", "sum" or "last", not {reduce!r}.')
+        if not self._closed:
+            full = self._log.name(name)
+            self._tracks[0].writer.reduce[full] = reduce
+            self._journal.recorder.declare(full, role=role, clock=clock, unit=unit, shape=shape)
+
+    def event(self, kind: str, **details: Any) -> None:
+        """Record an event at the present step."""
+        if not self._closed:
+            self._begin()
+            self._journal.event(kind, step=self.updates, source="user", **details)
+
+    # -- what a person asks -------------------------------------------------------------------------------
+
+    @property
+    def updates(self) -> int:
+        """Updates applied so far, as far as the host knows."""
+        return self._tracks[0].writer.step_of(self._tracks[0].tries) if self._tracks else 0
+
+    @property
+    def run(self) -> Run:
+        """The record so far, read from the file."""
+        if self.path is None:
+            raise ThalwegError(
+                "This watch is off (enabled=False, THALWEG=off, or a rank that doesn't record): no run."
+            )
+        if not self._closed:
+            self._journal.flush()
+        return open_run(self.path)
+
+    @property
+    def recorder(self) -> Recorder:
+        """The recorder underneath, for what has no step of an optimizer."""
+        if not self.on:
+            raise ThalwegError("This watch is off: it has no recorder.")
+        return self._journal.recorder
+
+    def mirror(self, kind: str, **options: Any) -> None:
+        """Write every signal to another tool as well: ``mirror("tensorboard", folder="tb")`` or ``mirror("wandb")``.
+
+        Args:
+            kind: "tensorboard" or "wandb".
+            **options: handed to the tool.
+
+        Raises:
+            UsageError: another kind.
+            MissingExtra: the tool is not installed.
+        """
+        from thalweg.record.mirrors import make_mirror
+
+        made = make_mirror(kind, name=self.path.stem if self.path else "", **options)
+        if not self._closed:
+            self._journal.mirrors.append(made)
+
+    # -- stopping and going on ----------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs so that a later process continues this run: numbers, names and small tensors."""
+        if not self._tracks:
+            return {}
+        if not self._closed:
+            self._journal.flush()
+        tracks = {}
+        for track in self._tracks:
+            instruments = [p.instrument for p in track.governor.planned]
+            tracks[track.writer.key] = {
+                "updates": track.writer.step_of(track.tries),
+                "samples": track.writer.samples,
+                "tokens": track.writer.tokens,
+                "initial": track.initial_state(),
+                "instruments": {i.card.name: i.state_dict() for i in instruments if hasattr(i, "state_dict")},
+            }
+        return {
+            "version": 1,
+            "path": str(self.path),
+            "run_id": self._journal.recorder.run_id,
+            "tracks": tracks,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue the run that a checkpoint was of, as a new segment; call it before the first step."""
+        if self._closed or not state:
+            return
+        if self._begun:
+            self._journal.failed(
+                "load_state_dict", ThalwegError("steps were recorded before it; call it before the loop")
+            )
+            return
+        try:
+            self._go_on(state)
+        except Exception as error:
+            self._journal.failed("load_state_dict", error)
+
+    def close(self, reason: str = "closed") -> None:
+        """End the record: hooks out, file closed and compacted. Harmless when called again."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        for track in self._tracks:
+            track.hooks.remove()
+            track.owner = None
+        try:
+            if not any(t.tries for t in self._tracks) and reason != "watched anew":
+                self._say_never_stepped()
+            self._journal.close(reason, self._closing_meta)
+        except Exception as error:
+            self._journal.warn(f"The run file could not be closed: {type(error).__name__}: {error}")
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close("closed" if kind is None else kind.__name__)
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True) and not sys.is_finalizing():
+            self.close("model gone")
+
+    # -- inside -------------------------------------------------------------------------------------------
+
+    def _attach(
+        self,
+        target: Target,
+        chosen: Sequence[Instrument],
+        budget: float,
+        cadence: str | int,
+        memory: int | None,
+        scaler: Any,
+    ) -> Track:
+        clock = "updates" if not self._tracks else f"updates/{target.key.rstrip(':')}"
+        track = Track(
+            target.model,
+            target.optimizer,
+            chosen,
+            self._journal,
+            TrackWriter(target.key, clock),
+            budget=budget,
+            cadence=cadence,
+            memory=memory or memory_for(target.model),
+            scaler=scaler,
+            shards=self._world > 1,
+            on_first=self._begin,
+        )
+        sharded = [r.name for r in track.table.rows if r.sharded]
+        track.writer.sharded = frozenset(sharded) if self._world > 1 else frozenset()
+        track.owner = self
+        return track
+
+    def _make_recorder(self) -> Recorder:
+        last = self._continuation
+        recorder = Recorder(
+            self.path,
+            name=self._about["name"] or split_name(cast(Path, self.path)).base,
+            config=self._about["config"],
+            tags=self._about["tags"],
+            environment=environment(),
+            run_id=last.run_id if last else None,
+            segment=last.segment if last else 0,
+            first_step=last.first_step if last else 0,
+            rank=self._rank,
+            world=self._world,
+        )
+        atexit.unregister(
+            self._at_exit
+        )  # handlers run last in, first out: the watch closes before its recorder does
+        atexit.register(self._at_exit)
+        for track in self._tracks:
+            for kind, details in notices(track, self._world):
+                recorder.event(kind, step=None, source="watch", **details)
+        return recorder
+
+    def _finish(self, recorder: Recorder, entries: list[Entry]) -> None:
+        by_track: dict[int, list[Entry]] = {}
+        for entry in entries:
+            by_track.setdefault(id(entry.track), []).append(entry)
+        for of_track in by_track.values():
+            of_track[0].track.write(recorder, of_track)
+
+    def _begin(self) -> None:
+        """The first forward, step or log: from here on the run is what it is."""
+        if self._begun:
+            return
+        self._begun = True
+        if self._continuation is not None:
+            self._continuation = self._continuation.at(present_step(self._continuation, self._tracks))
+            if self._continuation.guessed:
+                self._journal.warn(self._continuation.guessed)
+        for track in self._tracks:
+            state = self._continuation.tracks.get(track.writer.key, {}) if self._continuation else {}
+            first = self._continuation.first_step if self._continuation else 0
+            track.begin(int(state.get("updates", first)), state.get("initial"))
+
+    def _go_on(self, state: Mapping[str, Any]) -> None:
+        last = Continuation.from_state(state, self.path)
+        if self._journal.started:
+            self._journal.restart()
+            if self.path is not None:
+                self.path.unlink(missing_ok=True)
+        self._continuation = last
+        self.path = rank_path(next_segment_path(last.path), self._rank) if last.path.exists() else self.path
+        for track in self._tracks:
+            saved = last.tracks.get(track.writer.key, {})
+            track.writer.samples, track.writer.tokens = (
+                float(saved.get("samples", 0)),
+                float(saved.get("tokens", 0)),
+            )
+            for planned in track.governor.planned:
+                kept = saved.get("instruments", {}).get(planned.name)
+                if kept is not None and hasattr(planned.instrument, "load_state_dict"):
+                    planned.instrument.load_state_dict(kept)
+
+    def _closing_meta(self) -> dict[str, Any]:
+        main = self._tracks[0]
+        last = {track.writer.key + k: v for track in self._tracks for k, v in track.writer.last.items()}
+        periods = {p.name: p.period for p in main.governor.planned if p.on}
+        return {"summary": last, "cost": main.cost.summary() | {"periods": periods}}
+
+    def _say_never_stepped(self) -> None:
+        text = (
+            "No optimizer step was seen. Pass the optimizer whose step() the loop calls to tw.watch(model, optimizer), "
+            "before the loop; for an optimizer without hooks call watch.step() after each update."
+        )
+        self._journal.event("no step seen", severity="warning", text=text)
+        self._journal.warn(text)
+
+    def _record_clipping(self, track: Track, total: Tensor, max_norm: float) -> None:
+        if is_distributed(total):
+            self._journal.failed(
+                "clipping",
+                ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
+            )
+            return
+        payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
+        self._journal.put(Entry("measured", track.writer, track.tries, payload, [total.detach().clone()]))
+
+    def _index(self, key: str | None) -> int:
+        if key is None:
+            return 0
+        keys = [k.rstrip(":") for k, _, _ in self._targets]
+        if key.rstrip(":") not in keys:
+            raise UsageError(f"clip_grad_norm_(key={key!r}): the watched optimizers are {', '.join(keys)}.")
+        return keys.index(key.rstrip(":"))
+
+    def _parameters(self, index: int) -> list[Tensor]:
+        _, model, optimizer = self._targets[index]
+        held = None if optimizer is None else optimizer()
+        if held is not None:
+            return [p for group in held.param_groups for p in group["params"]]
+        alive = model()
+        return list(alive.parameters()) if alive is not None else []
+
+
+def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
+    """What the record says at its start of what is not, or can't be, seen."""
+    table = track.table
+    out: list[tuple[str, dict[str, Any]]] = [
+        (
+            "parameters",
+            {
+                "key": track.writer.key,
+                "rows": len(table.rows),
+                "elements": table.elements,
+                "frozen": list(table.frozen),
+                "outside": list(table.outside),
+                "tied": {r.name: list(r.aliases) for r in table.rows if r.aliases},
+            },
+        )
+    ]
+    if track.left_out:
+        text = "The model is compiled: instruments that need module hooks are off."
+        out.append(("not recorded", {"instruments": track.left_out, "text": text}))
+    sharded = sum(r.sharded for r in table.rows)
+    if sharded and world == 1:
+        text = (
+            f"{sharded} parameters are sharded over ranks; one rank's part is not the whole, so nothing of them is "
+            'recorded. ranks="all" on every rank records the parts, which are joined when the run is read.'
+        )
+        out.append(("not recorded", {"parameters": sharded, "text": text}))
+    return out
+
+
+class _AtExit:
+    """Closes a watch at the end of the process, if it is still there."""
+
+    def __init__(self, owner: Watch) -> None:
+        self._owner = weakref.ref(owner)
+
+    def __call__(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            last: Callable[[], Any] | Any = getattr(sys, "last_value", None)
+            owner.close("exit" if last is None else type(last).__name__)

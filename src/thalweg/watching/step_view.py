@@ -1,0 +1,236 @@
+"""What the instruments see of one step: tensors and sums, computed once however many ask."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from thalweg.core.errors import ThalwegError
+from thalweg.tensor.local import local
+from thalweg.tensor.sumsq import sumsq
+from thalweg.tensor.table import ParamTable
+from thalweg.watching.contracts import ForwardScope, Quantity, When
+from thalweg.watching.sampling import CoordinateSample
+
+T = TypeVar("T")
+_MOMENTUM_KEYS = ("exp_avg", "momentum_buffer")
+_HALF = (torch.bfloat16, torch.float16)
+
+
+class TableView:
+    """The `StepView` of one optimizer's parameters.
+
+    Args:
+        table: the rows looked at.
+        optimizer: whose gradients, state and hyper-parameters they have; None for a loop without one.
+        memory: bytes that all copies kept here may take together.
+    """
+
+    def __init__(self, table: ParamTable, optimizer: Any, memory: int) -> None:
+        self.table = table
+        self.optimizer = optimizer
+        self.step = 0
+        self.micro_batches = 0
+        self.examples = 0
+        self.alarmed = False
+        self.scale_invariant: Sequence[str] = ()
+        self.sample = CoordinateSample(table.parameters, memory // 16)
+        self.rotation = rotation_of(table, memory // 2)
+        self._parameters = table.parameters
+        self._names = table.names
+        self._cache: dict[Any, Any] = {}
+        self._forward: ForwardScope | None = None
+        self.moment = When.GRADIENT
+        self._before: tuple[list[int], list[Tensor], Tensor] | None = None
+        self._previous: tuple[int, tuple[int, ...], Tensor] | None = None
+        self._initial: Tensor | None = None
+
+    # -- the life of a step ------------------------------------------------------------------------------
+
+    def begin(self, step: int) -> None:
+        """Forget what was cached; what is asked for from now on belongs to ``step``."""
+        self.step = step
+        self._cache.clear()
+
+    def enter(self, forward: ForwardScope | None) -> None:
+        """A forward begins (or, with None, is over)."""
+        self._forward = forward
+
+    def keep_initial(self, values: Tensor | None = None) -> None:
+        """Keep the sample that distances are measured from: the present one, or one from a checkpoint."""
+        present = self.sample.gather(self._parameters, range(len(self._parameters)))
+        usable = values is not None and values.shape == present.shape
+        self._initial = values.to(present) if usable and values is not None else present
+
+    @property
+    def initial(self) -> Tensor | None:
+        """The kept sample of the initial parameters, [all rows, coordinates]."""
+        return self._initial
+
+    def keep_parameters(self, turn: int) -> None:
+        """Copy the rows whose turn it is, so that their update can be measured after the step."""
+        rows = self.rotation[turn % len(self.rotation)] if self.rotation else []
+        copies = [local(self._parameters[r]).clone() for r in rows]
+        self._before = (rows, copies, sumsq(copies))
+
+    def keep_gradient_sample(self) -> None:
+        """Keep this step's gradient sample as the previous one of the next step."""
+        rows = self._rows(Quantity.GRAD_SAMPLE)
+        if rows:
+            self._previous = (self.step, rows, self._matrix(Quantity.GRAD_SAMPLE))
+
+    def finish_update(self) -> None:
+        """The step is over: drop the copies that were made for it."""
+        self._before = None
+        self._cache.clear()
+
+    # -- what instruments ask ----------------------------------------------------------------------------
+
+    @property
+    def forward(self) -> ForwardScope:
+        """The forward under way."""
+        if self._forward is None:
+            raise ThalwegError("view.forward was asked for outside the moment FORWARD.")
+        return self._forward
+
+    @property
+    def inv_scale(self) -> Tensor | None:
+        """1 / loss scale where gradients are still scaled (a fused optimizer under a GradScaler), else None."""
+        scale = getattr(self.optimizer, "grad_scale", None)
+        return None if scale is None else scale.detach().reciprocal()
+
+    def layers(self, q: Quantity) -> tuple[str, ...]:
+        """See `StepView`."""
+        return self._once(("layers", q), lambda: tuple(self._names[r] for r in self._rows(q)))
+
+    def tensors(self, q: Quantity) -> list[Tensor]:
+        """See `StepView`."""
+        return self._once(("tensors", q), lambda: self._tensors(q))
+
+    def sumsq(self, q: Quantity) -> Tensor:
+        """See `StepView`."""
+        return self._once(("sumsq", q), lambda: self._sumsq(q))
+
+    def known(self, q: Quantity) -> bool:
+        """See `StepView`."""
+        return ("sumsq", q) in self._cache
+
+    def elements(self, q: Quantity) -> list[int]:
+        """See `StepView`."""
+        return [self.sample.elements[r] for r in self._rows(q)]
+
+    def scale_of_sample(self, q: Quantity) -> list[float]:
+        """elements / sampled of each row that has this sample."""
+        return self.sample.scale(self._rows(q))
+
+    # -- how it is found ---------------------------------------------------------------------------------
+
+    def _once(self, key: tuple[str, Quantity], make: Callable[[], T]) -> T:
+        found = self._cache.get(key)
+        if found is None:
+            found = self._cache[key] = make()
+        return cast(T, found)
+
+    def _rows(self, q: Quantity) -> tuple[int, ...]:
+        return self._once(("rows", q), lambda: tuple(self._find_rows(q)))
+
+    def _find_rows(self, q: Quantity) -> Sequence[int]:
+        every = range(len(self._parameters))
+        if q is Quantity.GRAD:
+            return [i for i, p in enumerate(self._parameters) if p.grad is not None]
+        if q is Quantity.GRAD_SAMPLE:
+            return [r for r in self._rows(Quantity.GRAD) if _is_dense(self._parameters[r].grad)]
+        if q is Quantity.PREVIOUS_GRAD_SAMPLE:
+            if self._previous is None or self._previous[0] != self.step - 1:
+                return []
+            had = set(self._previous[1])
+            return [r for r in self._rows(Quantity.GRAD_SAMPLE) if r in had]
+        if q in (Quantity.UPDATE, Quantity.BEFORE):
+            return self._before[0] if self._before is not None else []
+        if q is Quantity.INITIAL_SAMPLE:
+            return every if self._initial is not None else []
+        if q is Quantity.MOMENTUM_SAMPLE:
+            return [r for r in every if self._momentum(r) is not None]
+        return every
+
+    def _tensors(self, q: Quantity) -> list[Tensor]:
+        if q is Quantity.GRAD:
+            return [g for r in self._rows(q) if (g := self._parameters[r].grad) is not None]
+        if q is Quantity.PARAM:
+            return list(self._parameters)
+        if q is Quantity.UPDATE:
+            rows, copies, _ = self._before or ([], [], None)
+            return [_difference(self._parameters[r], old) for r, old in zip(rows, copies, strict=True)]
+        return list(self._matrix(q).unbind())
+
+    def _sumsq(self, q: Quantity) -> Tensor:
+        if q is Quantity.BEFORE and self._before is not None:
+            return self._before[2]
+        if q in (Quantity.GRAD, Quantity.PARAM, Quantity.UPDATE):
+            sums = sumsq(self.tensors(q))
+            inverse = self.inv_scale if q is Quantity.GRAD else None
+            return sums if inverse is None else sums * inverse.to(sums).square()
+        return self._matrix(q).double().square().sum(1)
+
+    def matrix(self, q: Quantity) -> Tensor:
+        """The sample of a quantity: [rows that have it, coordinates]."""
+        return self._matrix(q)
+
+    def _matrix(self, q: Quantity) -> Tensor:
+        return self._once(("matrix", q), lambda: self._gather(q))
+
+    def _gather(self, q: Quantity) -> Tensor:
+        rows = self._rows(q)
+        if q is Quantity.INITIAL_SAMPLE and self._initial is not None:
+            return self._initial
+        if q is Quantity.PREVIOUS_GRAD_SAMPLE and self._previous is not None:
+            at = {r: i for i, r in enumerate(self._previous[1])}
+            kept = self._previous[2]
+            return kept if rows == self._previous[1] else kept[[at[r] for r in rows]]
+        if q is Quantity.GRAD_SAMPLE:
+            matrix = self.sample.gather(
+                [g for r in rows if (g := self._parameters[r].grad) is not None], rows
+            )
+            inverse = self.inv_scale
+            return matrix if inverse is None else matrix * inverse.to(matrix)
+        if q is Quantity.MOMENTUM_SAMPLE:
+            return self.sample.gather([m for r in rows if (m := self._momentum(r)) is not None], rows)
+        return self.sample.gather([self._parameters[r] for r in rows], rows)
+
+    def _momentum(self, row: int) -> Tensor | None:
+        if self.optimizer is None:
+            return None
+        state = self.optimizer.state.get(self._parameters[row], {})
+        for key in _MOMENTUM_KEYS:
+            found = state.get(key)
+            if isinstance(found, Tensor) and _is_dense(found):
+                return found
+        return None
+
+
+def _is_dense(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.layout is torch.strided
+
+
+def _difference(parameter: Tensor, old: Tensor) -> Tensor:
+    """parameter - old, in at least float32."""
+    new = local(parameter)
+    return new.float() - old.float() if new.dtype in _HALF else torch.sub(new, old, out=old)
+
+
+def rotation_of(table: ParamTable, budget: int) -> list[list[int]]:
+    """Rows in turns, each turn's copies within ``budget`` bytes; a row larger than that is in no turn."""
+    turns: list[list[int]] = []
+    room = 0
+    for i, parameter in enumerate(table.parameters):
+        shard = getattr(parameter, "_local_tensor", parameter)
+        size = shard.numel() * max(4, shard.element_size())
+        if size > budget:
+            continue
+        if not turns or size > room:
+            turns.append([])
+            room = budget
+        turns[-1].append(i)
+        room -= size
+    return turns

@@ -1,0 +1,401 @@
+"""One optimizer and its model in a watched run: counts, stamps, and calls the instruments that are due.
+
+A *try* is one step of the optimizer as its hooks see it; an *update* is a try that was not skipped. Here only tries
+are counted, since on an accelerator nobody knows yet whether an update was skipped; the thread that writes the
+record turns tries into updates.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import ref
+
+import torch
+from torch import Tensor, nn
+
+from thalweg.tensor.hooks import Hooks
+from thalweg.tensor.table import ParamTable, build_table, fingerprint
+from thalweg.tensor.unwrapping import inner_model, is_compiled
+from thalweg.watching.contracts import Instrument, Measured, Quantity, When
+from thalweg.watching.cost import CostMeter
+from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
+from thalweg.watching.forward_scope import ModuleList, RootForward
+from thalweg.watching.governor import Governor, Planned
+from thalweg.watching.instruments.effective_rate import scale_invariant_weights
+from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.step_view import TableView
+
+_FAILURES_ALLOWED = 3
+_now = time.perf_counter
+
+
+class Track:
+    """Watches the steps of one optimizer.
+
+    Args:
+        model: the module the user calls: compiled, wrapped, or plain.
+        optimizer: the one whose steps are counted; None where the user calls `step`.
+        instruments: in order of priority.
+        journal: where everything goes.
+        writer: how this track's entries are written.
+        budget: share of the step that watching may take.
+        cadence: see `Governor`.
+        memory: bytes that copies may take.
+        scaler: the user's GradScaler.
+        shards: whether rows of which this rank has a part are looked at.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer | None,
+        instruments: Sequence[Instrument],
+        journal: Journal,
+        writer: TrackWriter,
+        *,
+        budget: float,
+        cadence: str | int,
+        memory: int,
+        scaler: Any = None,
+        shards: bool = False,
+        on_first: Callable[[], None],
+    ) -> None:
+        self.journal, self.writer = journal, writer
+        self.tries = 0
+        self.stamp = self.evaluation_stamp = 0
+        self.forwards_seen = False
+        self.cost = CostMeter()
+        self.owner: Any = None
+        self._pid = os.getpid()
+        self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
+        self._scaler, self._memory, self._shards = scaler, memory, shards
+        self._on_first: Callable[[], None] | None = on_first
+        self._trained = False
+        self._last = 0.0
+        self._spent = self._instruments_spent = 0.0
+        self._closure_ran = False
+        self._grad_mark: tuple[int, int] | None = None
+        self._failures: dict[str, int] = {}
+        self._not_seen = False
+        self.compiled = is_compiled(model)
+        self._modules = ModuleList(model)
+        looks = [i for i in instruments if not (i.needs.forward and self.compiled)]
+        self.left_out = [i.card.name for i in instruments if i not in looks]
+        self.governor = Governor(looks, budget, cadence)
+        self._followers = [
+            p for p in self.governor.planned if Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities
+        ]
+        self._updates = [p for p in self.governor.planned if Quantity.UPDATE in p.instrument.needs.quantities]
+        self.view = self._new_view(model, optimizer)
+        self.hooks = Hooks()
+        self.hooks.forward_pre(model, self._forward_begins)
+        if optimizer is not None:
+            self.hooks.step(optimizer, self._before_step, self._after_step)
+
+    # -- what the hooks call; none of it may raise --------------------------------------------------------
+
+    def _forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        start = _now()
+        try:
+            if not torch.is_grad_enabled():
+                self.evaluation_stamp = self.tries
+            elif torch._C._current_graph_task_id() == -1 and os.getpid() == self._pid:
+                self._training_forward(module, args, kwargs)
+        except Exception as error:
+            self.journal.failed("forward", error)
+        self._spent += _now() - start
+
+    def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        start = _now()
+        changed = None
+        try:
+            if os.getpid() == self._pid:
+                changed = self._begin_step(optimizer, args, kwargs)
+        except Exception as error:
+            self.journal.failed("before the step", error)
+        self._spent += _now() - start
+        return changed
+
+    def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        start = _now()
+        try:
+            if os.getpid() == self._pid:
+                self._end_step(start)
+        except Exception as error:
+            self.journal.failed("after the step", error)
+
+    def step(self) -> None:
+        """An update was done by something without hooks: look at it, then count it."""
+        start = _now()
+        with torch.no_grad():
+            self.view.begin(self.tries)
+            self._call(When.GRADIENT)
+            self._end_step(start)
+
+    # -- forwards -----------------------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """What a training forward does to the step that logs belong to: for loops whose forwards are not seen."""
+        self.stamp = self.tries
+        self._trained = True
+
+    def step_for(self, evaluation: bool) -> int:
+        """The try that a log made now belongs to."""
+        if evaluation:
+            return max(self.stamp, self.evaluation_stamp) if self.forwards_seen else self.tries
+        return self.stamp if self._trained else self.tries
+
+    def _training_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._first()
+        self.stamp = self.evaluation_stamp = self.tries
+        self.forwards_seen = self._trained = True
+        view = self.view
+        due = self.governor.due(self.tries, When.MICRO_BATCH) if view.micro_batches else ()
+        if due and self._gradients_are_new():
+            view.begin(self.tries)
+            with torch.no_grad():
+                self._call(When.MICRO_BATCH, due)
+        view.micro_batches += 1
+        view.examples += _batch_size(args, kwargs)
+        if self._scaler is not None and self._scaler._scale is not None:
+            self._put("scale", None, [self._scaler._scale.detach().clone()])
+        due = self.governor.due(self.tries, When.FORWARD)
+        if due and not self.compiled and view.micro_batches == 1:
+            scope = RootForward(module, self._modules, self._deliver)
+            view.enter(scope)
+            for planned in due:
+                scope.owner = planned
+                self._ask(planned)
+            view.enter(None)
+
+    def _deliver(self, planned: Planned, look: Callable[[], Measured | None]) -> None:
+        start = _now()
+        try:
+            with torch.no_grad():
+                self._keep(planned, look())
+        except Exception as error:
+            self._failed(planned, error)
+        took = _now() - start
+        self._instruments_spent += took
+        self._spent += took
+        if planned.costs:
+            planned.costs[-1] += took
+
+    def _gradients_are_new(self) -> bool:
+        """Whether gradients were written since the last step, so that they are this update's first ones."""
+        return self._mark_of_gradients() not in (None, self._grad_mark)
+
+    def _mark_of_gradients(self) -> tuple[int, int] | None:
+        for row in self.view.table.rows:
+            if row.parameter.grad is not None:
+                return id(row.parameter.grad), row.parameter.grad._version
+        return None
+
+    # -- the step -----------------------------------------------------------------------------------------
+
+    def _begin_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self._first()
+        view, tick = self.view, self.tries
+        if fingerprint(optimizer.param_groups) != view.table.fingerprint:
+            view = self._parameters_changed(optimizer)
+        view.begin(tick)
+        found = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self._put("skip", None, [found.detach().clone()])
+        with torch.no_grad():
+            for planned in self._updates:
+                if self.governor.is_due(tick, planned):
+                    began = _now()
+                    view.keep_parameters(tick // planned.period)
+                    self._charge(planned, began)
+                    break
+            closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
+            if closure is not None:
+                self._closure_ran = False
+                return self._wrap(closure, args, kwargs)
+            self._call(When.GRADIENT)
+        return None
+
+    def _wrap(self, closure: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The closure, followed at its first evaluation by the look at the gradient."""
+
+        def watched() -> Any:
+            result = closure()
+            if not self._closure_ran:
+                self._closure_ran = True
+                began = _now()
+                with torch.no_grad():
+                    self._call(When.GRADIENT)
+                self._spent += _now() - began
+            return result
+
+        positional = len(args) > 1
+        return (
+            ((args[0], watched, *args[2:]), kwargs) if positional else (args, {**kwargs, "closure": watched})
+        )
+
+    def _end_step(self, start: float) -> None:
+        view = self.view
+        with torch.no_grad():
+            self._call(When.UPDATE)
+            if any(self.governor.is_due(self.tries + 1, p) for p in self._followers):
+                view.keep_gradient_sample()
+        took = start - self._last if self._last else float("nan")
+        self._last = start
+        self._loop_row(took)
+        view.finish_update()
+        view.micro_batches = view.examples = 0
+        self._grad_mark = self._mark_of_gradients()
+        self.tries += 1
+        if self.tries == 3 and not self.forwards_seen:
+            self._say_no_forwards()
+        self.journal.ship(start)
+        if self.writer.triggered is not None:
+            self._look_closely(self.writer.triggered)
+        self._account(took, start)
+
+    def _account(self, took: float, start: float) -> None:
+        """Charge this step's watching, review the plan, and start counting anew."""
+        spent = self._spent + (_now() - start)
+        if took == took:
+            self.cost.add(took, spent)
+            self.governor.step_took(took, spent, max(spent - self._instruments_spent, 0.0))
+        self._spent = self._instruments_spent = 0.0
+        changed = self.governor.review()
+        if changed is not None:
+            self.journal.event(
+                "cadence",
+                step=self.writer.step_of(self.tries),
+                periods=dict(changed),
+                allowance=self.governor.allowance,
+            )
+
+    def _loop_row(self, took: float) -> None:
+        optimizer = self._optimizer() if self._optimizer is not None else None
+        rates: list[float | None] = []
+        tensors: list[Tensor] = []
+        for group in optimizer.param_groups if optimizer is not None else ():
+            rate = group.get("lr", float("nan"))
+            if isinstance(rate, Tensor):
+                tensors.append(rate.detach().clone())
+            rates.append(None if isinstance(rate, Tensor) else float(rate))
+        self._put("loop", (took, self.view.examples, tuple(rates) or (float("nan"),)), tensors)
+
+    def _look_closely(self, trigger: tuple[str, int]) -> None:
+        """A signal leapt: look more often for a while (the writer stores the flight recorder's memory)."""
+        self.writer.triggered = None
+        self.view.alarmed = self.writer.nonfinite
+        under_way = self.governor.burst(AFTER_SPIKE)
+        self.journal.event(
+            "burst" if under_way else "trigger", step=trigger[1], signal=self.writer.key + trigger[0]
+        )
+
+    # -- instruments --------------------------------------------------------------------------------------
+
+    def _call(self, when: When, due: Sequence[Planned] | None = None) -> None:
+        self.view.moment = when
+        for planned in self.governor.due(self.tries, when) if due is None else due:
+            self._ask(planned)
+
+    def _ask(self, planned: Planned) -> None:
+        began = _now()
+        try:
+            self._keep(planned, planned.instrument.measure(self.view))
+        except Exception as error:
+            self._failed(planned, error)
+        self._charge(planned, began)
+
+    def _charge(self, planned: Planned, began: float) -> None:
+        took = _now() - began
+        self._instruments_spent += took
+        self.governor.charge(planned, took)
+
+    def _keep(self, planned: Planned, measured: Measured | None) -> None:
+        if measured is not None:
+            keys = tuple(measured.values)
+            payload = (planned.instrument, keys, measured.layers, measured.facts)
+            self._put("measured", payload, [measured.values[k] for k in keys])
+
+    def _failed(self, planned: Planned, error: Exception) -> None:
+        name = planned.name
+        self._failures[name] = self._failures.get(name, 0) + 1
+        self.journal.failed(f"instrument {name}", error)
+        if self._failures[name] >= _FAILURES_ALLOWED and planned.on:
+            self.governor.switch_off(name)
+            self.journal.event(
+                "switched off", severity="warning", instrument=name, failures=self._failures[name]
+            )
+
+    def _put(self, kind: str, payload: Any, tensors: Sequence[Tensor]) -> None:
+        self.journal.put(Entry(kind, self.writer, self.tries, payload, tensors))
+
+    # -- the table ----------------------------------------------------------------------------------------
+
+    def _first(self) -> None:
+        if self._on_first is not None:
+            begin, self._on_first = self._on_first, None
+            begin()
+
+    def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
+        """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
+        self.tries = self.stamp = self.evaluation_stamp = tries
+        self._keep_initial(initial)
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Name -> kept sample of the initial parameters."""
+        kept = self.view.initial
+        return {} if kept is None else {n: kept[i].clone() for i, n in enumerate(self.view.table.names)}
+
+    def _keep_initial(self, initial: dict[str, Tensor] | None) -> None:
+        self.view.keep_initial()
+        kept = self.view.initial
+        for i, name in enumerate(self.view.table.names if kept is not None else ()):
+            saved = (initial or {}).get(name)
+            if saved is not None and kept is not None and saved.shape == kept[i].shape:
+                kept[i] = saved.to(kept)
+
+    def _new_view(self, model: nn.Module, optimizer: Any) -> TableView:
+        table = build_table(model, optimizer)
+        self.table = table
+        visible = table.rows if self._shards else tuple(r for r in table.rows if not r.sharded)
+        view = TableView(
+            ParamTable(visible, table.frozen, table.outside, table.fingerprint),
+            optimizer_of(self._optimizer),
+            self._memory,
+        )
+        view.scale_invariant = scale_invariant_weights(inner_model(model))
+        return view
+
+    def _parameters_changed(self, optimizer: Any) -> TableView:
+        initial, model = self.initial_state(), self._model()
+        before = set(self.table.names)
+        if model is not None:
+            self.view = self._new_view(model, optimizer)
+            with torch.no_grad():
+                self._keep_initial(initial)
+            added = [n for n in self.table.names if n not in before]
+            self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
+        return self.view
+
+    def _say_no_forwards(self) -> None:
+        text = (
+            "No forward of the watched model was seen in three steps: it was compiled after tw.watch(...), or by "
+            "model.compile(), or the loop calls its parts. Losses are recorded at the update count of the moment "
+            "they are logged, and activations, logits and examples a second are not recorded. Call tw.watch on the "
+            "object that your loop calls, after torch.compile(model)."
+        )
+        self.journal.event("no forward seen", severity="warning", text=text)
+        self.journal.warn(text)
+
+
+def optimizer_of(weak: Any) -> Any:
+    """The optimizer behind a weak reference that may be None."""
+    return None if weak is None else weak()
+
+
+def _batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor) and value.dim() > 0:
+            return int(value.shape[0])
+    return 0
