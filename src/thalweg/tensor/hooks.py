@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+_is_compiling = torch.compiler.is_compiling
+
 
 class Handle:
-    """A hook that calls ``target(*args)`` and becomes inert when copied, pickled or released.
+    """A hook that calls its target and becomes inert when copied, pickled or released.
 
     It holds its target strongly (the watch lives as long as the model it is hooked to), keeps silent while a
     compiler traces through it, and returns what the target returns.
@@ -25,11 +27,12 @@ class Handle:
     def __init__(self, target: Callable[..., Any] | None) -> None:
         self.target = target
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the target, if there still is one."""
-        if torch.compiler.is_compiling() or self.target is None:
+    def __call__(self, owner: Any, args: Any, kwargs: Any) -> Any:
+        """Call the target with (module or optimizer, args, kwargs), if there still is one."""
+        target = self.target
+        if target is None or _is_compiling():
             return None
-        return self.target(*args, **kwargs)
+        return target(owner, args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Handle":
         return Handle(None)
@@ -60,10 +63,14 @@ class Hooks:
         self._removals.append(optimizer.register_step_pre_hook(self._new(before)).remove)
         self._removals.append(optimizer.register_step_post_hook(self._new(after)).remove)
 
-    def remove(self) -> None:
-        """Take all out; harmless where the model has gone already."""
+    def silence(self) -> None:
+        """Make all of them do nothing, where they stand."""
         for handle in self._handles:
             handle.target = None
+
+    def remove(self) -> None:
+        """Take all out; harmless where the model has gone already."""
+        self.silence()
         for removal in self._removals:
             removal()
         self._removals.clear()

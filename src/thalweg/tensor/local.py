@@ -33,7 +33,12 @@ def local(tensor: Tensor) -> Tensor:
     if tensor.layout is not torch.strided:
         sparse = tensor if tensor.layout is torch.sparse_coo else tensor.to_sparse_coo()  # type: ignore[no-untyped-call]  # torch's
         tensor = sparse.coalesce().values()
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """The tensor itself, or a sparse one with its zeros."""
+    return tensor if tensor.layout is torch.strided else tensor.detach().to_dense()
 
 
 def flat(tensor: Tensor) -> Tensor:

@@ -4,25 +4,26 @@ r"""Sums of squares and of products, one number a tensor, correct for every dtyp
 
 What goes wrong elsewhere, each measured: half-precision sums round at every addition; one float32 accumulator
 over 10 million entries is off in the fifth digit, so long tensors are summed in chunks; a finite entry above
-1.8e19 overflows when squared in float32; empty lists raise in ``torch._foreach_norm``.
+1.8e19 overflows when squared in float32, one below 1e-19 vanishes; empty lists raise in ``torch._foreach_norm``.
 
 The result is float64 on devices that have it (float32 on Apple's MPS). Nothing synchronises: on an accelerator
 the sums are taken in float64 by the reduction itself; on the CPU, where reading a value costs nothing, a
-float32 sum that overflowed is taken again in float64.
+float32 sum that came near either end of the range is taken again in float64.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-from thalweg.tensor.local import flat, local, logical
+from thalweg.tensor.local import dense, flat, local, logical
 
 CHUNK = 1 << 18
 """Elements summed into one float32 partial sum on the CPU: keeps the relative error near 1e-7."""
 
 _DOT_TYPES = (torch.float32, torch.float64)
-_FLOAT32_LARGEST_SAFE = 1e37
+_FLOAT32_SAFE = (1e-30, 1e37)
+"""Sums outside this range may have overflowed, or lost entries whose square is too small for float32."""
 
 
 def accumulator_dtype(device: torch.device) -> torch.dtype:
@@ -41,13 +42,16 @@ def sumsq(tensors: Sequence[Tensor]) -> Tensor:
         [len(tensors)], float64 (float32 on MPS), on the tensors' device; on the CPU for an empty list. A NaN or
         infinite entry gives NaN or infinity in its place and in no other.
     """
-    if not tensors:
-        return torch.zeros(0, dtype=torch.float64)
+    if not tensors or tensors[0].device.type == "cpu":
+        return torch.tensor(host_sumsq(tensors), dtype=torch.float64)
     parts = [flat(local(t)) for t in tensors]
-    if parts[0].device.type == "cpu":
-        return torch.tensor([_host_dot(p, p) for p in parts], dtype=torch.float64)
     dtype = accumulator_dtype(parts[0].device)
     return torch.stack([torch.linalg.vector_norm(p, dtype=dtype) for p in parts]).square()
+
+
+def host_sumsq(tensors: Sequence[Tensor]) -> list[float]:
+    """`sumsq` of tensors on the CPU, as Python floats: there the host has each sum at once."""
+    return [_host_dot(p, p) for p in (flat(local(t)) for t in tensors)]
 
 
 def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
@@ -55,14 +59,14 @@ def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
     Args:
         left: tensors of one device.
-        right: as many, of the same shapes.
+        right: as many, of the same shapes. Sparse ones are made dense, since their entries need not be the same.
 
     Returns:
-        [len(left)], as `sumsq`.
+        [len(left)], as `sumsq`; of complex tensors the real part of :math:`\\sum_i x_i \\bar y_i`.
     """
     if not left:
         return torch.zeros(0, dtype=torch.float64)
-    pairs = [(logical(local(a)), logical(local(b))) for a, b in zip(left, right, strict=True)]
+    pairs = [(logical(local(dense(a))), logical(local(dense(b)))) for a, b in zip(left, right, strict=True)]
     if pairs[0][0].device.type == "cpu":
         return torch.tensor([_host_dot(a, b) for a, b in pairs], dtype=torch.float64)
     dtype = accumulator_dtype(pairs[0][0].device)
@@ -71,17 +75,25 @@ def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 def _host_dot(a: Tensor, b: Tensor) -> float:
     """One sum on the CPU, as a Python float (float64)."""
-    n = a.numel()
-    if a.dtype not in _DOT_TYPES or b.dtype != a.dtype:
-        return sum(
-            torch.dot(a[i : i + CHUNK].float(), b[i : i + CHUNK].float()).item() for i in range(0, n, CHUNK)
-        )
-    if n <= CHUNK:
-        total = torch.dot(a, b).item()
-    else:
-        total = sum(
-            torch.dot(x, y).item() for x, y in zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True)
-        )
-    if abs(total) < _FLOAT32_LARGEST_SAFE or a.dtype is torch.float64:
+    plain = b.dtype == a.dtype and a.dtype in _DOT_TYPES
+    total = _chunked(torch.dot if plain else _pairwise, a, b)
+    smallest, largest = _FLOAT32_SAFE
+    if smallest < abs(total) < largest or a.dtype is b.dtype is torch.float64:
         return total
-    return torch.dot(a.double(), b.double()).item()
+    return _chunked(_wide, a, b)
+
+
+def _chunked(dot: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> float:
+    if a.numel() <= CHUNK:
+        return dot(a, b).item()
+    pairs = zip(torch.split(a, CHUNK), torch.split(b, CHUNK), strict=True)
+    return sum(dot(x, y).item() for x, y in pairs)
+
+
+def _pairwise(a: Tensor, b: Tensor) -> Tensor:
+    """Products of half-precision entries have so few digits that a running sum rounds them all the same way."""
+    return torch.mul(a.float(), b.float()).sum()
+
+
+def _wide(a: Tensor, b: Tensor) -> Tensor:
+    return torch.dot(a.double(), b.double())

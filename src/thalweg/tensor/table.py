@@ -78,7 +78,8 @@ def fingerprint(groups: Sequence[dict[str, Any]]) -> tuple[int, ...]:
 def build_table(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParamTable:
     """The table of the parameters that ``optimizer`` updates; of all trainable ones where it is None.
 
-    A parameter of the optimizer that the model doesn't have is named ``group<i>.<j>``.
+    A parameter of the optimizer that the model doesn't have is named ``group<i>.<j>``; where cleaning gives two
+    parameters one name, the later one gets ``@<i>.<j>``, its place in the optimizer, after it.
     """
     names: dict[int, list[str]] = {}
     by_id: dict[int, nn.Parameter] = {}
@@ -92,13 +93,16 @@ def build_table(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> Pa
     )
     rows: list[Row] = []
     held: set[int] = set()
+    given: set[str] = set()
     for g, group in enumerate(groups):
         for j, parameter in enumerate(group["params"]):
             if id(parameter) in held:
                 continue
             held.add(id(parameter))
             known = names.get(id(parameter), [f"group{g}.{j}"])
-            rows.append(Row(known[0], tuple(known[1:]), parameter, g, is_sharded(parameter)))
+            name = known[0] if known[0] not in given else f"{known[0]}@{g}.{j}"
+            given.add(name)
+            rows.append(Row(name, tuple(known[1:]), parameter, g, is_sharded(parameter)))
     return ParamTable(
         rows=tuple(rows),
         frozen=tuple(names[i][0] for i, p in by_id.items() if not p.requires_grad),

@@ -165,8 +165,8 @@ class StepView(Protocol):
     def scale_of_sample(self, q: Quantity) -> list[float]:
         """elements / sampled of each row of `matrix`: turns a sum over the sample into one over the parameter."""
 
-    def known(self, q: Quantity) -> bool:
-        """Whether `sumsq` of this quantity has been computed in this step already."""
+    def finite(self, q: Quantity) -> bool | None:
+        """Whether every `sumsq` is finite; None where only the device knows."""
 
     @property
     def moment(self) -> "When":

@@ -20,14 +20,16 @@ class CostMeter:
     def __init__(self) -> None:
         self._blocks: deque[tuple[float, float]] = deque(maxlen=4096)
         self._elapsed = self._spent = 0.0
-        self._steps = 0
+        self._steps = self._total = 0
 
-    def add(self, elapsed: float, spent: float) -> None:
-        """One step took ``elapsed`` seconds in all, ``spent`` of them in the watch."""
+    def add(self, elapsed: float, spent: float, steps: int) -> None:
+        """So many steps took ``elapsed`` seconds in all, ``spent`` of them in the watch."""
         self._elapsed += elapsed
         self._spent += spent
-        self._steps += 1
-        if self._steps % BLOCK == 0:
+        self._steps += steps
+        if self._steps >= BLOCK:
+            self._total += self._steps
+            self._steps = 0
             self._blocks.append((self._elapsed, self._spent))
             self._elapsed = self._spent = 0.0
 
@@ -40,8 +42,8 @@ class CostMeter:
         share = spent / max(elapsed - spent, 1e-12)
         out: dict[str, Any] = {
             "share": share,
-            "microseconds_per_step": 1e6 * spent / (len(blocks) * BLOCK),
-            "steps": len(blocks) * BLOCK,
+            "microseconds_per_step": 1e6 * spent / self._total,
+            "steps": self._total,
         }
         if len(blocks) > 2:
             shares = [s / max(e - s, 1e-12) for e, s in blocks]

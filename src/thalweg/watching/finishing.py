@@ -2,7 +2,7 @@
 
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,14 @@ AFTER_SPIKE = 50
 """Steps after a trigger that are stored in full."""
 
 
+LoopRow = tuple[int, float, float, int, tuple[float, ...]]
+"""A plain row of the loop: try, Unix time, seconds the step took, examples, rate of each group."""
+
+
+LogRow = tuple[int, float, tuple[str, ...], list[float], int | None]
+"""Plain numbers that the user logged: try, Unix time, names, values, the user's own step."""
+
+
 class TrackWriter:
     """Writes one track's entries under its names and clock.
 
@@ -42,6 +50,8 @@ class TrackWriter:
     def __init__(self, key: str, clock: str, sharded: frozenset[str] = frozenset()) -> None:
         self.key, self.clock, self.sharded = key, clock, sharded
         self.skips: list[int] = []
+        self.rows: deque[LoopRow] = deque()
+        self.logs: deque[LogRow] = deque()
         self.samples = 0.0
         self.tokens = 0.0
         self.triggered: tuple[str, int] | None = None
@@ -56,8 +66,20 @@ class TrackWriter:
         self._sentinels: dict[str, Sentinel] = {}
         self._waiting_tokens: dict[int, float] = {}
 
-    def write(self, recorder: Recorder, entries: Sequence[Entry]) -> None:
-        """Finish and record entries in the order they were left."""
+    def take_rows(self) -> tuple[list[LogRow], list[LoopRow]]:
+        """The plain rows that the loop has left."""
+        logs = [self.logs.popleft() for _ in range(len(self.logs))]
+        return logs, [self.rows.popleft() for _ in range(len(self.rows))]
+
+    def write(
+        self, recorder: Recorder, entries: Sequence[Entry], rows: tuple[Sequence[LogRow], Sequence[LoopRow]]
+    ) -> list[tuple[str, Exception]]:
+        """Finish and record entries in the order they were left, and the plain rows.
+
+        Returns:
+            (where, error) of what failed; the rest is recorded.
+        """
+        failures: list[tuple[str, Exception]] = []
         kinds: dict[Any, list[Entry]] = {}
         for entry in entries:
             if entry.kind == "skip":
@@ -65,11 +87,22 @@ class TrackWriter:
                     self.skips.append(entry.tick)
                 continue
             kinds.setdefault(_group(entry), []).append(entry)
-        for group, of_kind in kinds.items():
-            getattr(self, f"_write_{group[0]}")(recorder, of_kind)
+        work = [
+            (getattr(self, f"_write_{k[0]}"), of_kind, _whose(of_kind[0])) for k, of_kind in kinds.items()
+        ]
+        work += [(self._write_logs, block, "recording logs") for block in _blocks(rows[0], lambda r: r[2])]
+        work += [
+            (self._write_rows, block, "recording steps") for block in _blocks(rows[1], lambda r: len(r[4]))
+        ]
+        for write, block, whose in work:
+            try:
+                write(recorder, block)
+            except Exception as error:
+                failures.append((whose, error))
         if self.triggered is not None and self.triggered[1] + AFTER_SPIKE > self._full_until:
             self._full_until = self.triggered[1] + AFTER_SPIKE
             self._dump_flight(recorder)
+        return failures
 
     def step_of(self, tick: int) -> int:
         """Updates done when the try ``tick`` began: the tries before it less those that were skipped."""
@@ -114,18 +147,19 @@ class TrackWriter:
             )
 
     def _write_log(self, recorder: Recorder, entries: list[Entry]) -> None:
-        names = entries[0].payload[0]
         rows = []
         for entry in entries:
-            arrays = iter(entry.arrays)
-            rows.append([float(next(arrays)) if v is None else v for v in entry.payload[1]])
-        explicit = [e.payload[2] for e in entries]
-        steps = np.array(
-            [self.step_of(e.tick) if s is None else s for e, s in zip(entries, explicit, strict=True)],
-            np.int64,
-        )
-        times = np.array([e.time for e in entries])
-        values = np.array(rows, np.float64)
+            arrays, (names, known, step) = iter(entry.arrays), entry.payload
+            values = [float(next(arrays)) if v is None else v for v in known]
+            rows.append((entry.tick, entry.time, names, values, step))
+        self._write_logs(recorder, rows)
+
+    def _write_logs(self, recorder: Recorder, rows: Sequence[LogRow]) -> None:
+        """What the user logged under one set of names."""
+        names = rows[0][2]
+        steps = np.array([self.step_of(r[0]) if r[4] is None else r[4] for r in rows], np.int64)
+        times = np.array([r[1] for r in rows])
+        values = np.array([r[3] for r in rows], np.float64)
         if "tokens" in names:
             self._count_tokens(names.index("tokens"), steps, values)
         steps, times, values = self._averages.join(names, steps, times, values)
@@ -136,10 +170,13 @@ class TrackWriter:
         recorder.extend([self.key + n for n in names], steps, values, times=times, clock=self.clock)
 
     def _write_loop(self, recorder: Recorder, entries: list[Entry]) -> None:
-        rates = np.array([_rates(e) for e in entries])
-        took = np.array([e.payload[0] for e in entries])
-        examples = np.array([e.payload[1] for e in entries], np.float64)
-        steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
+        self._write_rows(recorder, [(e.tick, e.time, e.payload[0], e.payload[1], _rates(e)) for e in entries])
+
+    def _write_rows(self, recorder: Recorder, rows: Sequence[Any]) -> None:
+        """Rate, step time, samples and throughput of every step."""
+        ticks, times, took, examples = (np.array([r[i] for r in rows], np.float64) for i in range(4))
+        rates = np.array([r[4] for r in rows], np.float64)
+        steps = np.array([self.step_of(int(t)) for t in ticks] if self.skips else ticks, np.int64)
         names = ["lr"] if rates.shape[1] == 1 else ["lr", *(f"lr/group{i}" for i in range(rates.shape[1]))]
         columns = [rates[:, 0], *(rates.T if rates.shape[1] > 1 else ())]
         names.append("time/step")
@@ -159,7 +196,6 @@ class TrackWriter:
             if name not in self._declared:
                 self._declared.add(name)
                 recorder.declare_spec(_loop_spec(self.key, name, self.clock))
-        times = np.array([e.time for e in entries])
         recorder.extend(
             [self.key + n for n in names], steps, np.stack(columns, 1), times=times, clock=self.clock
         )
@@ -351,6 +387,22 @@ def _group(entry: Entry) -> tuple[Any, ...]:
     if entry.kind == "loop":
         return ("loop", len(entry.payload[2]))
     return (entry.kind,)
+
+
+def _blocks(rows: Sequence[Any], key: Callable[[Any], Any]) -> Iterable[list[Any]]:
+    """Rows of one kind together, in their order."""
+    blocks: dict[Any, list[Any]] = {}
+    for row in rows:
+        blocks.setdefault(key(row), []).append(row)
+    return blocks.values()
+
+
+def _whose(entry: Entry) -> str:
+    return (
+        f"instrument {entry.payload[0].card.name}"
+        if entry.kind == "measured"
+        else f"recording a {entry.kind}"
+    )
 
 
 def _columns(emits: Emits, layers: Sequence[str], values: Array) -> list[tuple[str, Array]]:

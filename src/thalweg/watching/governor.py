@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from thalweg.watching.contracts import Instrument, When
+from thalweg.watching.contracts import Instrument, Quantity, When
 
 LADDER = (1, 2, 5, 10, 20, 50, 100, 200)
 """Periods that may be chosen; every instrument that is on is due at least once in the last."""
@@ -23,7 +23,7 @@ CYCLE = 200
 CALIBRATION = 10
 """Period at which everything runs at first, until its cost is known."""
 
-REVIEWS = (24, 64, 200)
+REVIEWS = (25, 75, 200)
 """Tries after which periods are reviewed; then every `REVIEW_EVERY`."""
 
 REVIEW_EVERY = 1000
@@ -52,7 +52,15 @@ class Planned:
     offset: int = 0
     on: bool = True
     costs: deque[float] = field(default_factory=lambda: deque(maxlen=32))
-    calls: int = 0
+    spent: float = 0.0
+    times: int = 0
+
+    def settle(self) -> None:
+        """The step is over: what was spent in it is one observation; the first, when everything is new, is none."""
+        self.times += 1
+        if self.times > 1:
+            self.costs.append(self.spent)
+        self.spent = 0.0
 
     @property
     def name(self) -> str:
@@ -61,8 +69,29 @@ class Planned:
 
     @property
     def cost(self) -> float:
-        """Typical seconds a call: the mean without the first, which pays for everything being new."""
+        """Typical seconds at a step where it is due, all its moments together."""
         return statistics.fmean(self.costs) if self.costs else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What is due at one step, by moment.
+
+    Attributes:
+        due: every instrument due.
+        copies: those that need copies of the parameters from before the update.
+        turn: which turn of the rotation those copies are of.
+        keep_gradient: whether the next step compares its gradient with this step's.
+    """
+
+    due: tuple[Planned, ...]
+    forward: tuple[Planned, ...]
+    micro_batch: tuple[Planned, ...]
+    gradient: tuple[Planned, ...]
+    update: tuple[Planned, ...]
+    copies: tuple[Planned, ...]
+    turn: int
+    keep_gradient: bool
 
 
 class Governor:
@@ -83,6 +112,7 @@ class Governor:
         self._times: deque[float] = deque(maxlen=256)
         self._base: deque[float] = deque(maxlen=256)
         self._tries = 0
+        self._next_review = REVIEWS[0]
         self._resting: dict[str, int] | None = None
         self._burst_left = 0
         for index, planned in enumerate(self.planned):
@@ -92,28 +122,18 @@ class Governor:
                 planned.period = max(planned.instrument.needs.shortest, FLIGHT_PERIOD if index == 0 else 50)
         self._replan()
 
-    def due(self, step: int, when: When) -> Sequence[Planned]:
-        """The instruments due at this step and moment."""
-        return self._plan[when][step % self._cycle]
+    def plan(self, step: int) -> "StepPlan":
+        """What is to be done at this step."""
+        return self._plans[step % self._cycle]
 
-    def is_due(self, step: int, planned: Planned) -> bool:
-        """Whether one instrument is due at a step."""
-        return planned.on and (step - planned.offset) % planned.period == 0
-
-    def charge(self, planned: Planned, seconds: float) -> None:
-        """One call took so long."""
-        planned.calls += 1
-        if planned.calls > 1:
-            planned.costs.append(seconds)
-
-    def step_took(self, seconds: float, watching: float, base: float) -> None:
-        """A whole step took ``seconds``, of which ``watching`` here, of which ``base`` beside the instruments."""
-        self._tries += 1
-        self._times.append(seconds - watching)
-        self._base.append(base)
+    def steps_took(self, seconds: Sequence[float], watching: Sequence[float], base: Sequence[float]) -> None:
+        """Steps took so many seconds each, of which ``watching`` here, of which ``base`` beside the instruments."""
+        self._tries += len(seconds)
+        self._times.extend(s - w for s, w in zip(seconds, watching, strict=True))
+        self._base.extend(base)
         if self._burst_left > 0:
-            self._burst_left -= 1
-            if self._burst_left == 0:
+            self._burst_left -= len(seconds)
+            if self._burst_left <= 0:
                 self._end_burst()
 
     @property
@@ -128,9 +148,9 @@ class Governor:
 
     def review(self) -> Mapping[str, int] | None:
         """At a time of review, choose periods anew; those that changed, else None."""
-        at_review = self._tries in REVIEWS or (self._tries > 0 and self._tries % REVIEW_EVERY == 0)
-        if not self._auto or self._burst_left > 0 or not at_review:
+        if not self._auto or self._burst_left > 0 or self._tries < self._next_review:
             return None
+        self._next_review = next((t for t in REVIEWS if t > self._tries), self._tries + REVIEW_EVERY)
         before = {p.name: p.period for p in self.planned if p.on}
         self._choose()
         self._replan()
@@ -202,13 +222,22 @@ class Governor:
                 planned.offset = (index * stride) % planned.period
         on = [p for p in self.planned if p.on]
         self._cycle = math.lcm(*(p.period for p in on)) if on else 1
-        self._plan = {
-            when: [
-                tuple(p for p in on if _called_at(p, when) and self.is_due(step, p))
-                for step in range(self._cycle)
-            ]
-            for when in When
-        }
+        self._plans = [self._plan_of(step, on) for step in range(self._cycle)]
+
+    def _plan_of(self, step: int, on: Sequence[Planned]) -> "StepPlan":
+        due = tuple(p for p in on if (step - p.offset) % p.period == 0)
+        soon = [p for p in on if (step + 1 - p.offset) % p.period == 0]
+        turns = [step // p.period for p in due if Quantity.UPDATE in p.instrument.needs.quantities]
+        return StepPlan(
+            due=due,
+            forward=tuple(p for p in due if _called_at(p, When.FORWARD)),
+            micro_batch=tuple(p for p in due if _called_at(p, When.MICRO_BATCH)),
+            gradient=tuple(p for p in due if _called_at(p, When.GRADIENT)),
+            update=tuple(p for p in due if _called_at(p, When.UPDATE)),
+            copies=tuple(p for p in due if Quantity.UPDATE in p.instrument.needs.quantities),
+            turn=turns[0] if turns else 0,
+            keep_gradient=any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon),
+        )
 
 
 def _called_at(planned: Planned, when: When) -> bool:

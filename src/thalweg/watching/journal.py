@@ -109,6 +109,18 @@ class Mirror(Protocol):
         """No more will come."""
 
 
+class Writer(Protocol):
+    """Finishes one optimizer's entries and plain rows, and writes them to a recorder; called by the thread."""
+
+    def take_rows(self) -> tuple[list[Any], list[Any]]:
+        """The plain rows left since the last call."""
+
+    def write(
+        self, recorder: Any, entries: Sequence[Entry], rows: Any
+    ) -> list[tuple[str, Exception]]:
+        """Finish and record; what failed, and where."""
+
+
 class Tee:
     """A recorder whose numbers go to mirrors as well; a mirror that fails is left out from then on."""
 
@@ -130,25 +142,27 @@ class Tee:
                 self._mirrors.remove(mirror)
                 raise
 
+    def log(self, values: Mapping[str, Any], step: int, *, time: float | None = None) -> None:
+        """Record values that are no block; mirrors get scalars only."""
+        self._recorder.log(values, step, time=time)
+
 
 class Journal:
     """The outbox, the thread that empties it, and the recorder it writes to.
 
     Args:
         make_recorder: makes the recorder when the first thing is to be written, or at `open`.
-        finish: called by the thread with entries whose arrays have arrived; writes them to the recorder.
         accelerated: whether tensors may be on a device that must not be waited for.
     """
 
     def __init__(
         self,
         make_recorder: Callable[[], Recorder],
-        finish: Callable[[Any, list[Entry]], None],
         *,
         accelerated: bool,
     ) -> None:
         self._make_recorder = make_recorder
-        self._finish = finish
+        self.writers: list[Writer] = []
         self._accelerated = accelerated
         self._outbox: deque[Entry] = deque()
         self._under_way: deque[Shipment] = deque()
@@ -191,16 +205,24 @@ class Journal:
     def drain(self) -> None:
         """Bring everything to the record now. Failures are recorded, not raised."""
         with self._lock:
+            rows = [(writer, writer.take_rows()) for writer in self.writers]
             entries: list[Entry] = []
             while self._under_way:
                 entries += self._under_way.popleft().arrive()
             if not self._accelerated or time.perf_counter() - self._last_shipped > 3 * EVERY:
                 entries += Shipment(self._take()).arrive()
-            if entries:
-                try:
-                    self._finish(Tee(self.recorder, self.mirrors) if self.mirrors else self.recorder, entries)
-                except Exception as error:
-                    self.failed("finishing", error)
+            of_writer: dict[int, list[Entry]] = {}
+            for entry in entries:
+                of_writer.setdefault(id(entry.track), []).append(entry)
+            for writer, plain in rows:
+                mine = of_writer.get(id(writer), [])
+                if mine or any(plain):
+                    try:
+                        to = Tee(self.recorder, self.mirrors) if self.mirrors else self.recorder
+                        for where, error in writer.write(to, mine, plain):
+                            self.failed(where, error)
+                    except Exception as error:
+                        self.failed("recording", error)
 
     def flush(self) -> None:
         """Bring everything to the file now, also what is still on an accelerator."""

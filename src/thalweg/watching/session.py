@@ -6,6 +6,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
 
@@ -150,7 +151,6 @@ class Watch:
         self.on = on
         self.path: Path | None = None
         self._closed = not on
-        self._pid = os.getpid()
         self._targets = [
             (t.key, weakref.ref(t.model), None if t.optimizer is None else weakref.ref(t.optimizer))
             for t in targets
@@ -168,13 +168,15 @@ class Watch:
             )
         accelerated = any(p.device.type != "cpu" for t in targets for p in t.model.parameters())
         self._begun = False
-        self._journal = Journal(self._make_recorder, self._finish, accelerated=accelerated)
+        self._journal = Journal(self._make_recorder, accelerated=accelerated)
         reserved = frozenset().union(*(reserved_names(i) for i in instruments))
-        self._log = UserLog(reserved)
+        self._log = UserLog(reserved, accelerated)
         self._clipping = Clipping()
         self._memory = memory
         for target, chosen in zip(targets, instruments, strict=True):
             self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=_Silence(self))
         if self._continuation is None:
             _ = self._journal.recorder
 
@@ -203,15 +205,20 @@ class Watch:
         """
         if self._closed:
             return
+        start = perf_counter()
+        track = self._tracks[0]
         try:
-            self._begin()
-            entries = self._log.entries(values, named, tokens, prefix, step, self._tracks[0])
-            for entry in entries:
-                self._journal.put(entry)
-            for text in self._log.complaints():
-                self._journal.failed("log", ValueError(text))
+            if not self._begun:
+                self._begin()
+            given = {**values, **named} if values else named
+            if tokens is not None:
+                given = {**given, "tokens": tokens}
+            self._log.put(given, prefix, step, track, self._journal)
+            while self._log.complaints:
+                self._journal.failed("log", ValueError(self._log.complaints.pop()))
         except Exception as error:
             self._journal.failed("log", error)
+        track.spent += perf_counter() - start
 
     def clip_grad_norm_(
         self,
@@ -308,6 +315,11 @@ class Watch:
         return self._tracks[0].writer.step_of(self._tracks[0].tries) if self._tracks else 0
 
     @property
+    def cost(self) -> dict[str, Any]:
+        """What the watch costs the first optimizer's steps so far: see `CostMeter.summary`; {} at first."""
+        return self._tracks[0].cost.summary() if self._tracks else {}
+
+    @property
     def run(self) -> Run:
         """The record so far, read from the file."""
         if self.path is None:
@@ -383,7 +395,7 @@ class Watch:
 
     def close(self, reason: str = "closed") -> None:
         """End the record: hooks out, file closed and compacted. Harmless when called again."""
-        if self._closed or os.getpid() != self._pid:
+        if self._closed:
             return
         self._closed = True
         atexit.unregister(self._at_exit)
@@ -437,6 +449,7 @@ class Watch:
         sharded = [r.name for r in track.table.rows if r.sharded]
         track.writer.sharded = frozenset(sharded) if self._world > 1 else frozenset()
         track.owner = self
+        self._journal.writers.append(track.writer)
         return track
 
     def _make_recorder(self) -> Recorder:
@@ -461,13 +474,6 @@ class Watch:
             for kind, details in notices(track, self._world):
                 recorder.event(kind, step=None, source="watch", **details)
         return recorder
-
-    def _finish(self, recorder: Recorder, entries: list[Entry]) -> None:
-        by_track: dict[int, list[Entry]] = {}
-        for entry in entries:
-            by_track.setdefault(id(entry.track), []).append(entry)
-        for of_track in by_track.values():
-            of_track[0].track.write(recorder, of_track)
 
     def _begin(self) -> None:
         """The first forward, step or log: from here on the run is what it is."""
@@ -507,6 +513,11 @@ class Watch:
         last = {track.writer.key + k: v for track in self._tracks for k, v in track.writer.last.items()}
         periods = {p.name: p.period for p in main.governor.planned if p.on}
         return {"summary": last, "cost": main.cost.summary() | {"periods": periods}}
+
+    def _silence(self) -> None:
+        self._closed = True
+        for track in self._tracks:
+            track.hooks.silence()
 
     def _say_never_stepped(self) -> None:
         text = (
@@ -570,6 +581,18 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         )
         out.append(("not recorded", {"parameters": sharded, "text": text}))
     return out
+
+
+class _Silence:
+    """Makes the copy of a watch in a forked child inert: it neither counts nor closes anything."""
+
+    def __init__(self, owner: Watch) -> None:
+        self._owner = weakref.ref(owner)
+
+    def __call__(self) -> None:
+        owner = self._owner()
+        if owner is not None:
+            owner._silence()
 
 
 class _AtExit:

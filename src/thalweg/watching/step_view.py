@@ -1,5 +1,6 @@
 """What the instruments see of one step: tensors and sums, computed once however many ask."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from thalweg.core.errors import ThalwegError
 from thalweg.tensor.local import local
-from thalweg.tensor.sumsq import sumsq
+from thalweg.tensor.sumsq import host_sumsq, sumsq
 from thalweg.tensor.table import ParamTable
 from thalweg.watching.contracts import ForwardScope, Quantity, When
 from thalweg.watching.sampling import CoordinateSample
@@ -40,6 +41,7 @@ class TableView:
         self._parameters = table.parameters
         self._names = table.names
         self._cache: dict[Any, Any] = {}
+        self._host_sums: dict[Quantity, list[float]] = {}
         self._forward: ForwardScope | None = None
         self.moment = When.GRADIENT
         self._before: tuple[list[int], list[Tensor], Tensor] | None = None
@@ -52,6 +54,7 @@ class TableView:
         """Forget what was cached; what is asked for from now on belongs to ``step``."""
         self.step = step
         self._cache.clear()
+        self._host_sums.clear()
 
     def enter(self, forward: ForwardScope | None) -> None:
         """A forward begins (or, with None, is over)."""
@@ -112,9 +115,11 @@ class TableView:
         """See `StepView`."""
         return self._once(("sumsq", q), lambda: self._sumsq(q))
 
-    def known(self, q: Quantity) -> bool:
+    def finite(self, q: Quantity) -> bool | None:
         """See `StepView`."""
-        return ("sumsq", q) in self._cache
+        self.sumsq(q)
+        sums = self._host_sums.get(q)
+        return None if sums is None else math.isfinite(sum(sums))
 
     def elements(self, q: Quantity) -> list[int]:
         """See `StepView`."""
@@ -168,10 +173,17 @@ class TableView:
         if q is Quantity.BEFORE and self._before is not None:
             return self._before[2]
         if q in (Quantity.GRAD, Quantity.PARAM, Quantity.UPDATE):
-            sums = sumsq(self.tensors(q))
+            sums = self._sums_of(q, self.tensors(q))
             inverse = self.inv_scale if q is Quantity.GRAD else None
             return sums if inverse is None else sums * inverse.to(sums).square()
         return self._matrix(q).double().square().sum(1)
+
+    def _sums_of(self, q: Quantity, tensors: list[Tensor]) -> Tensor:
+        """Sums of squares; on the CPU their values are kept on the host as well."""
+        if not tensors or tensors[0].device.type != "cpu":
+            return sumsq(tensors)
+        self._host_sums[q] = host_sumsq(tensors)
+        return torch.tensor(self._host_sums[q], dtype=torch.float64)
 
     def matrix(self, q: Quantity) -> Tensor:
         """The sample of a quantity: [rows that have it, coordinates]."""

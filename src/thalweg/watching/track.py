@@ -5,7 +5,6 @@ are counted, since on an accelerator nobody knows yet whether an update was skip
 record turns tries into updates.
 """
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,17 +16,22 @@ from torch import Tensor, nn
 from thalweg.tensor.hooks import Hooks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
-from thalweg.watching.contracts import Instrument, Measured, Quantity, When
+from thalweg.watching.contracts import Instrument, Measured, When
 from thalweg.watching.cost import CostMeter
 from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
-from thalweg.watching.governor import Governor, Planned
+from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
 from thalweg.watching.step_view import TableView
 
 _FAILURES_ALLOWED = 3
+ACCOUNT_EVERY = 25
+"""Steps whose times are handed on together."""
+
 _now = time.perf_counter
+_NAN = float("nan")
+_ALL_FLOAT = {float}
 
 
 class Track:
@@ -67,26 +71,22 @@ class Track:
         self.forwards_seen = False
         self.cost = CostMeter()
         self.owner: Any = None
-        self._pid = os.getpid()
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
         self._scaler, self._memory, self._shards = scaler, memory, shards
         self._on_first: Callable[[], None] | None = on_first
         self._trained = False
+        self.spent = 0.0
         self._last = 0.0
-        self._spent = self._instruments_spent = 0.0
-        self._closure_ran = False
+        self._found_inf: Tensor | None = None
         self._grad_mark: tuple[int, int] | None = None
         self._failures: dict[str, int] = {}
-        self._not_seen = False
         self.compiled = is_compiled(model)
         self._modules = ModuleList(model)
         looks = [i for i in instruments if not (i.needs.forward and self.compiled)]
         self.left_out = [i.card.name for i in instruments if i not in looks]
         self.governor = Governor(looks, budget, cadence)
-        self._followers = [
-            p for p in self.governor.planned if Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities
-        ]
-        self._updates = [p for p in self.governor.planned if Quantity.UPDATE in p.instrument.needs.quantities]
+        self._plan = self._next = self.governor.plan(0)
+        self._accounts: list[tuple[float, float, float]] = []
         self.view = self._new_view(model, optimizer)
         self.hooks = Hooks()
         self.hooks.forward_pre(model, self._forward_begins)
@@ -100,38 +100,37 @@ class Track:
         try:
             if not torch.is_grad_enabled():
                 self.evaluation_stamp = self.tries
-            elif torch._C._current_graph_task_id() == -1 and os.getpid() == self._pid:
+            elif torch._C._current_graph_task_id() == -1:  # else a recomputation inside the backward pass
                 self._training_forward(module, args, kwargs)
         except Exception as error:
             self.journal.failed("forward", error)
-        self._spent += _now() - start
+        self.spent += _now() - start
 
     def _before_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         start = _now()
         changed = None
         try:
-            if os.getpid() == self._pid:
-                changed = self._begin_step(optimizer, args, kwargs)
+            changed = self._begin_step(optimizer, args, kwargs)
         except Exception as error:
             self.journal.failed("before the step", error)
-        self._spent += _now() - start
+        self.spent += _now() - start
         return changed
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         start = _now()
         try:
-            if os.getpid() == self._pid:
-                self._end_step(start)
+            self._end_step(optimizer.param_groups, start)
         except Exception as error:
             self.journal.failed("after the step", error)
 
     def step(self) -> None:
         """An update was done by something without hooks: look at it, then count it."""
         start = _now()
-        with torch.no_grad():
-            self.view.begin(self.tries)
-            self._call(When.GRADIENT)
-            self._end_step(start)
+        self._first()
+        self._plan = self._next
+        self.view.begin(self.tries)
+        self._call(When.GRADIENT, self._plan.gradient)
+        self._end_step((), start)
 
     # -- forwards -----------------------------------------------------------------------------------------
 
@@ -147,27 +146,28 @@ class Track:
         return self.stamp if self._trained else self.tries
 
     def _training_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._first()
+        if self._on_first is not None:
+            self._first()
         self.stamp = self.evaluation_stamp = self.tries
         self.forwards_seen = self._trained = True
-        view = self.view
-        due = self.governor.due(self.tries, When.MICRO_BATCH) if view.micro_batches else ()
-        if due and self._gradients_are_new():
+        view, plan = self.view, self._next
+        if view.micro_batches and plan.micro_batch and self._gradients_are_new():
             view.begin(self.tries)
-            with torch.no_grad():
-                self._call(When.MICRO_BATCH, due)
+            self._call(When.MICRO_BATCH, plan.micro_batch)
         view.micro_batches += 1
         view.examples += _batch_size(args, kwargs)
         if self._scaler is not None and self._scaler._scale is not None:
             self._put("scale", None, [self._scaler._scale.detach().clone()])
-        due = self.governor.due(self.tries, When.FORWARD)
-        if due and not self.compiled and view.micro_batches == 1:
-            scope = RootForward(module, self._modules, self._deliver)
-            view.enter(scope)
-            for planned in due:
-                scope.owner = planned
-                self._ask(planned)
-            view.enter(None)
+        if plan.forward and not self.compiled and view.micro_batches == 1:
+            self._look_at_forward(module, plan.forward)
+
+    def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
+        scope = RootForward(module, self._modules, self._deliver)
+        self.view.enter(scope)
+        for planned in due:
+            scope.owner = planned
+            self._ask(planned)
+        self.view.enter(None)
 
     def _deliver(self, planned: Planned, look: Callable[[], Measured | None]) -> None:
         start = _now()
@@ -177,10 +177,8 @@ class Track:
         except Exception as error:
             self._failed(planned, error)
         took = _now() - start
-        self._instruments_spent += took
-        self._spent += took
-        if planned.costs:
-            planned.costs[-1] += took
+        planned.spent += took
+        self.spent += took
 
     def _gradients_are_new(self) -> bool:
         """Whether gradients were written since the last step, so that they are this update's first ones."""
@@ -195,108 +193,121 @@ class Track:
     # -- the step -----------------------------------------------------------------------------------------
 
     def _begin_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self._first()
+        if self._on_first is not None:
+            self._first()
         view, tick = self.view, self.tries
+        plan = self._plan = self._next
         if fingerprint(optimizer.param_groups) != view.table.fingerprint:
             view = self._parameters_changed(optimizer)
-        view.begin(tick)
-        found = getattr(optimizer, "found_inf", None)
+        found = self._found_inf = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._put("skip", None, [found.detach().clone()])
-        with torch.no_grad():
-            for planned in self._updates:
-                if self.governor.is_due(tick, planned):
-                    began = _now()
-                    view.keep_parameters(tick // planned.period)
-                    self._charge(planned, began)
-                    break
-            closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
-            if closure is not None:
-                self._closure_ran = False
-                return self._wrap(closure, args, kwargs)
-            self._call(When.GRADIENT)
+        if plan.due:
+            view.begin(tick)
+        if plan.copies:
+            self._keep_parameters(plan)
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
+        if closure is not None:
+            return self._wrap(closure, args, kwargs)
+        if plan.gradient:
+            self._call(When.GRADIENT, plan.gradient)
         return None
+
+    def _keep_parameters(self, plan: StepPlan) -> None:
+        began = _now()
+        with torch.no_grad():
+            self.view.keep_parameters(plan.turn)
+        plan.copies[0].spent += _now() - began
 
     def _wrap(self, closure: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The closure, followed at its first evaluation by the look at the gradient."""
+        ran = False
 
         def watched() -> Any:
+            nonlocal ran
             result = closure()
-            if not self._closure_ran:
-                self._closure_ran = True
+            if not ran:
+                ran = True
                 began = _now()
-                with torch.no_grad():
-                    self._call(When.GRADIENT)
-                self._spent += _now() - began
+                self._call(When.GRADIENT, self._plan.gradient)
+                self.spent += _now() - began
             return result
 
-        positional = len(args) > 1
-        return (
-            ((args[0], watched, *args[2:]), kwargs) if positional else (args, {**kwargs, "closure": watched})
-        )
+        if len(args) > 1:
+            return (args[0], watched, *args[2:]), kwargs
+        return args, {**kwargs, "closure": watched}
 
-    def _end_step(self, start: float) -> None:
-        view = self.view
-        with torch.no_grad():
-            self._call(When.UPDATE)
-            if any(self.governor.is_due(self.tries + 1, p) for p in self._followers):
+    def _end_step(self, groups: Sequence[dict[str, Any]], start: float) -> None:
+        view, plan = self.view, self._plan
+        if plan.update:
+            self._call(When.UPDATE, plan.update)
+        if plan.keep_gradient:
+            with torch.no_grad():
                 view.keep_gradient_sample()
         took = start - self._last if self._last else float("nan")
         self._last = start
-        self._loop_row(took)
-        view.finish_update()
+        self._loop_row(groups, took)
+        if plan.due:
+            view.finish_update()
+        if view.micro_batches > 1 or plan.micro_batch:
+            self._grad_mark = self._mark_of_gradients()
         view.micro_batches = view.examples = 0
-        self._grad_mark = self._mark_of_gradients()
         self.tries += 1
         if self.tries == 3 and not self.forwards_seen:
             self._say_no_forwards()
         self.journal.ship(start)
         if self.writer.triggered is not None:
             self._look_closely(self.writer.triggered)
-        self._account(took, start)
-
-    def _account(self, took: float, start: float) -> None:
-        """Charge this step's watching, review the plan, and start counting anew."""
-        spent = self._spent + (_now() - start)
+        self._next = self.governor.plan(self.tries)
+        base = spent = self.spent + (_now() - start)
+        self.spent = 0.0
+        for planned in plan.due:
+            base -= planned.spent
+            planned.settle()
         if took == took:
-            self.cost.add(took, spent)
-            self.governor.step_took(took, spent, max(spent - self._instruments_spent, 0.0))
-        self._spent = self._instruments_spent = 0.0
-        changed = self.governor.review()
-        if changed is not None:
-            self.journal.event(
-                "cadence",
-                step=self.writer.step_of(self.tries),
-                periods=dict(changed),
-                allowance=self.governor.allowance,
-            )
+            self._accounts.append((took, spent, base))
+            if len(self._accounts) >= ACCOUNT_EVERY:
+                self._review()
 
-    def _loop_row(self, took: float) -> None:
-        optimizer = self._optimizer() if self._optimizer is not None else None
-        rates: list[float | None] = []
-        tensors: list[Tensor] = []
-        for group in optimizer.param_groups if optimizer is not None else ():
-            rate = group.get("lr", float("nan"))
-            if isinstance(rate, Tensor):
-                tensors.append(rate.detach().clone())
-            rates.append(None if isinstance(rate, Tensor) else float(rate))
-        self._put("loop", (took, self.view.examples, tuple(rates) or (float("nan"),)), tensors)
+    def _review(self) -> None:
+        """Hand the last steps' times to the meter and the governor, which may change its plan."""
+        took, spent, base = zip(*self._accounts, strict=True)
+        self._accounts.clear()
+        self.cost.add(sum(took), sum(spent), len(took))
+        self.governor.steps_took(took, spent, base)
+        changed = self.governor.review()
+        self._next = self.governor.plan(self.tries)
+        if changed is not None:
+            step = self.writer.step_of(self.tries)
+            self.journal.event("cadence", step=step, periods=dict(changed), allowance=self.governor.allowance)
+
+    def _loop_row(self, groups: Sequence[dict[str, Any]], took: float) -> None:
+        rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups]) or (_NAN,)
+        if self._found_inf is None and set(map(type, rates)) == _ALL_FLOAT:
+            self.writer.rows.append((self.tries, time.time(), took, self.view.examples, rates))
+            return
+        tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
+        known = tuple(
+            None if isinstance(r, Tensor) else float("nan") if r is None else float(r) for r in rates
+        )
+        self._put("loop", (took, self.view.examples, known), tensors)
 
     def _look_closely(self, trigger: tuple[str, int]) -> None:
         """A signal leapt: look more often for a while (the writer stores the flight recorder's memory)."""
         self.writer.triggered = None
         self.view.alarmed = self.writer.nonfinite
         under_way = self.governor.burst(AFTER_SPIKE)
-        self.journal.event(
-            "burst" if under_way else "trigger", step=trigger[1], signal=self.writer.key + trigger[0]
-        )
+        self._next = self.governor.plan(self.tries)
+        kind = "burst" if under_way else "trigger"
+        self.journal.event(kind, step=trigger[1], signal=self.writer.key + trigger[0])
 
     # -- instruments --------------------------------------------------------------------------------------
 
-    def _call(self, when: When, due: Sequence[Planned] | None = None) -> None:
+    def _call(self, when: When, due: Sequence[Planned]) -> None:
         self.view.moment = when
-        for planned in self.governor.due(self.tries, when) if due is None else due:
-            self._ask(planned)
+        with torch.no_grad():
+            for planned in due:
+                self._ask(planned)
 
     def _ask(self, planned: Planned) -> None:
         began = _now()
@@ -304,12 +315,7 @@ class Track:
             self._keep(planned, planned.instrument.measure(self.view))
         except Exception as error:
             self._failed(planned, error)
-        self._charge(planned, began)
-
-    def _charge(self, planned: Planned, began: float) -> None:
-        took = _now() - began
-        self._instruments_spent += took
-        self.governor.charge(planned, took)
+        planned.spent += _now() - began
 
     def _keep(self, planned: Planned, measured: Measured | None) -> None:
         if measured is not None:
@@ -340,6 +346,7 @@ class Track:
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
         self.tries = self.stamp = self.evaluation_stamp = tries
+        self._next = self.governor.plan(tries)
         self._keep_initial(initial)
 
     def initial_state(self) -> dict[str, Tensor]:
@@ -395,7 +402,7 @@ def optimizer_of(weak: Any) -> Any:
 
 
 def _batch_size(args: tuple[Any, ...], kwargs: dict[str, Any]) -> int:
-    for value in (*args, *kwargs.values()):
+    for value in args or kwargs.values():
         if isinstance(value, Tensor) and value.dim() > 0:
             return int(value.shape[0])
     return 0

@@ -1,13 +1,14 @@
 """What the user logs: names put in order, tensors copied at once, nothing waited for."""
 
+import time
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from thalweg.record.roles import guess_role
-from thalweg.watching.journal import Entry
+from thalweg.watching.journal import Entry, Journal
 from thalweg.watching.track import Track
 
 _EVALUATION = ("evaluation loss", "evaluation metric")
@@ -18,82 +19,100 @@ class UserLog:
 
     Args:
         reserved: names that instruments write; a user's own of that name goes to ``user/``.
+
+    Attributes:
+        complaints: what could not be recorded, in words; each name is complained of once. Taken by the caller.
     """
 
-    def __init__(self, reserved: frozenset[str]) -> None:
-        self._reserved = reserved
+    def __init__(self, reserved: frozenset[str], accelerated: bool) -> None:
+        self._reserved, self._accelerated = reserved, accelerated
+        self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], bool | None]] = {}
         self._names: dict[tuple[str, str], tuple[str, bool]] = {}
-        self._complaints: list[str] = []
+        self.complaints: list[str] = []
         self._complained: set[str] = set()
 
     def name(self, name: str, prefix: str = "") -> str:
         """The name a signal is recorded under."""
         return self._resolve(name, prefix)[0]
 
-    def entries(
-        self,
-        values: Mapping[str, Any] | None,
-        named: Mapping[str, Any],
-        tokens: float | None,
-        prefix: str,
-        step: int | None,
-        track: Track,
-    ) -> list[Entry]:
-        """One entry for training values, one for evaluation values, one for each that is not a scalar."""
-        found: list[Entry] = []
+    def put(
+        self, given: Mapping[str, Any], prefix: str, step: int | None, track: Track, journal: Journal
+    ) -> None:
+        """Leave the values for the record: scalars of training and of evaluation, and each that is no scalar."""
+        key = (prefix, *given)
+        known = self._orders.get(key)
+        if known is None:
+            known = self._orders[key] = self._order(given, prefix)
+        names, evaluation = known
+        if evaluation is not None and (numbers := self._numbers(given)) is not None:
+            track.writer.logs.append((track.step_for(evaluation), time.time(), names, numbers, step))
+        else:
+            self._put_slowly(given, prefix, step, track, journal)
+
+    def _numbers(self, given: Mapping[str, Any]) -> list[float] | None:
+        """The values as floats, where the host has all of them; else None."""
+        if self._accelerated and any(
+            isinstance(v, Tensor) and v.device.type != "cpu" for v in given.values()
+        ):
+            return None
+        try:
+            return [
+                v if type(v) is float else float(v.item() if isinstance(v, Tensor) else v)
+                for v in given.values()
+            ]
+        except (TypeError, ValueError, RuntimeError):
+            return None
+
+    def _order(self, given: Mapping[str, Any], prefix: str) -> tuple[tuple[str, ...], bool | None]:
+        """Full names, and whether all are of evaluation; None where they are mixed."""
+        resolved = [self._resolve(name, prefix) for name in given]
+        kinds = {evaluation for _, evaluation in resolved}
+        return tuple(n for n, _ in resolved), kinds.pop() if len(kinds) == 1 else None
+
+    def _put_slowly(
+        self, given: Mapping[str, Any], prefix: str, step: int | None, track: Track, journal: Journal
+    ) -> None:
         groups: dict[bool, tuple[list[str], list[float | None], list[Tensor]]] = {}
-        for mapping in (values, named, {"tokens": tokens} if tokens is not None else None):
-            for name, value in (mapping or {}).items():
-                full, evaluation = self._resolve(
-                    name, prefix if name != "tokens" or mapping is not None else ""
-                )
-                number = _scalar(value)
-                if number is None and not isinstance(value, Tensor):
-                    array = _array(value)
-                    if array is None:
-                        self._complain(full, value)
-                        continue
-                    found.append(self._entry(track, evaluation, ("vector", full, array, step), []))
-                    continue
-                if isinstance(value, Tensor) and number is None and value.numel() != 1:
-                    found.append(
-                        self._entry(track, evaluation, ("vector", full, None, step), [value.detach().clone()])
-                    )
-                    continue
-                names, numbers, tensors = groups.setdefault(evaluation, ([], [], []))
-                names.append(full)
-                numbers.append(number)
-                if number is None:
-                    tensors.append(cast(Tensor, value).detach().clone())
+        for name, value in given.items():
+            full, evaluation = self._resolve(name, prefix)
+            number = _scalar(value)
+            if number is None and not (isinstance(value, Tensor) and value.numel() == 1):
+                for entry in self._not_scalar(full, value, step, track, evaluation):
+                    journal.put(entry)
+                continue
+            names, numbers, tensors = groups.setdefault(evaluation, ([], [], []))
+            names.append(full)
+            numbers.append(number)
+            if number is None:
+                tensors.append(value.detach().clone())
         for evaluation, (names, numbers, tensors) in groups.items():
-            found.append(
-                Entry("log", track.writer, track.step_for(evaluation), (tuple(names), numbers, step), tensors)
+            payload = (tuple(names), numbers, step)
+            journal.put(Entry("log", track.writer, track.step_for(evaluation), payload, tensors))
+
+    def _not_scalar(
+        self, name: str, value: Any, step: int | None, track: Track, evaluation: bool
+    ) -> list[Entry]:
+        tick = track.step_for(evaluation)
+        if isinstance(value, Tensor) and value.numel() and not value.is_complex():
+            return [Entry("vector", track.writer, tick, (name, None, step), [value.detach().clone()])]
+        array = None if isinstance(value, (Tensor, str)) else _array(value)
+        if array is not None:
+            return [Entry("vector", track.writer, tick, (name, array, step), [])]
+        if name not in self._complained:
+            self._complained.add(name)
+            self.complaints.append(
+                f"{name!r} is {type(value).__name__}, which is no number; it is not recorded"
             )
-        return found
-
-    def complaints(self) -> list[str]:
-        """What could not be recorded since the last call, in words."""
-        told, self._complaints = self._complaints, []
-        return told
-
-    def _entry(self, track: Track, evaluation: bool, payload: Any, tensors: list[Tensor]) -> Entry:
-        return Entry("vector", track.writer, track.step_for(evaluation), payload[1:], tensors)
+        return []
 
     def _resolve(self, name: str, prefix: str) -> tuple[str, bool]:
         known = self._names.get((name, prefix))
         if known is None:
-            full = f"{prefix.rstrip('/')}/{name}" if prefix else name
+            full = f"{prefix.rstrip('/')}/{name}" if prefix and name != "tokens" else name
             if full in self._reserved:
                 full = f"user/{full}"
             known = self._names[(name, prefix)] = (full, guess_role(full) in _EVALUATION)
         return known
-
-    def _complain(self, name: str, value: Any) -> None:
-        if name not in self._complained:
-            self._complained.add(name)
-            self._complaints.append(
-                f"{name!r} is {type(value).__name__}, which is no number; it is not recorded"
-            )
 
 
 def _scalar(value: Any) -> float | None:
@@ -101,11 +120,8 @@ def _scalar(value: Any) -> float | None:
     if isinstance(value, (float, int)):
         return float(value)
     if isinstance(value, Tensor):
-        return (
-            float(value.item())
-            if value.device.type == "cpu" and value.numel() == 1 and not value.is_complex()
-            else None
-        )
+        here = value.device.type == "cpu" and value.numel() == 1 and not value.is_complex()
+        return float(value.item()) if here else None
     if isinstance(value, np.generic):
         return float(value)
     return None

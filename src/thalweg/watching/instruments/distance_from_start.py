@@ -31,7 +31,7 @@ class DistanceFromStart:
     """Distance from initialization, by a fixed sample of coordinates."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.PARAM_SAMPLE, Quantity.INITIAL_SAMPLE}))
+    needs = Needs(quantities=frozenset({Quantity.PARAM_SAMPLE, Quantity.INITIAL_SAMPLE}), shortest=20)
     when = When.GRADIENT
     emits = (
         Emits(name="weight/distance", reduce="norm", estimator="sample of coordinates"),

@@ -42,7 +42,7 @@ class EffectiveRate:
     """Effective rates of scale-invariant weights."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.PARAM}), shortest=10)
+    needs = Needs(quantities=frozenset({Quantity.PARAM}), shortest=20)
     when = When.GRADIENT
     emits = (Emits(name="rate/effective", per_layer=True),)
 

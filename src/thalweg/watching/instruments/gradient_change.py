@@ -32,7 +32,7 @@ class GradientChange:
     """Cosine and relative difference of successive gradients, by a fixed sample of coordinates."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.PREVIOUS_GRAD_SAMPLE}), shortest=2)
+    needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.PREVIOUS_GRAD_SAMPLE}), shortest=10)
     when = When.GRADIENT
     emits = (
         Emits(name="grad/cosine", estimator="sample of coordinates"),

@@ -35,7 +35,7 @@ class GradientToEpsilon:
     """Gradient RMS over epsilon, per parameter, and the smallest of all as the total."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=10)
+    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=20)
     when = When.GRADIENT
     emits = (
         Emits(name="grad/rms_to_epsilon", estimator="smallest over parameters"),

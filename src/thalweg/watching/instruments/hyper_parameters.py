@@ -28,7 +28,7 @@ class HyperParameters:
     """Hyper-parameters of each group; group ``i`` is the layer ``group<i>``."""
 
     card = CARD
-    needs = Needs()
+    needs = Needs(shortest=50)
     when = When.GRADIENT
     emits = (
         Emits(name="hyper/weight_decay", role="weight decay", per_layer=True, partial=True),

@@ -43,11 +43,8 @@ class NonfiniteGradient:
         layers = view.layers(Quantity.GRAD)
         if not layers:
             return None
-        squares = view.sumsq(Quantity.GRAD)
-        if squares.device.type == "cpu":
-            if bool(torch.isfinite(squares.sum())):
-                return None
-        elif not view.alarmed:
+        finite = view.finite(Quantity.GRAD)
+        if finite or (finite is None and not view.alarmed):
             return None
         counts = [(~torch.isfinite(local(g))).sum() for g in view.tensors(Quantity.GRAD)]
         return Measured({"count": torch.stack(counts)}, layers)

@@ -39,7 +39,7 @@ class OutputLogits:
     """Largest logit, log-partition and collapsed share of the model's output."""
 
     card = CARD
-    needs = Needs(forward=True, shortest=2)
+    needs = Needs(forward=True, shortest=5)
     when = When.FORWARD
     emits = (
         Emits(name="logits/largest"),

@@ -25,7 +25,7 @@ class PeakMemory:
     """High-water marks of memory, in bytes."""
 
     card = CARD
-    needs = Needs(shortest=20)
+    needs = Needs(shortest=50)
     when = When.UPDATE
     emits = (
         Emits(name="memory/peak", role="memory", unit="bytes", reduce="max"),

@@ -32,7 +32,7 @@ class SignAgreement:
     """Sign agreement of gradient and momentum, by a fixed sample of coordinates."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.MOMENTUM_SAMPLE}), shortest=2)
+    needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.MOMENTUM_SAMPLE}), shortest=10)
     when = (When.GRADIENT, When.UPDATE)
     emits = (
         Emits(name="momentum/sign_agreement", estimator="sample of coordinates"),

@@ -40,7 +40,7 @@ class UnitActivity:
     """Activation size, dormant and dead units, by hooks that live for one forward."""
 
     card = CARD
-    needs = Needs(forward=True, shortest=10)
+    needs = Needs(forward=True, shortest=50)
     when = When.FORWARD
     emits = (
         Emits(name="act/rms", role="activation", per_layer=True),

@@ -29,7 +29,7 @@ class ZeroGradient:
     """Share of exact zeros in the gradients."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=10)
+    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=50)
     when = When.GRADIENT
     emits = (Emits(name="grad/zero_share"), Emits(name="grad/zero_share", per_layer=True))
 

@@ -1,0 +1,64 @@
+# Everything sets up what it needs in .venv; a newcomer needs Python 3.11 or later and pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+
+.PHONY: demo test check lint types layers tests docs slow grid bench figures clean
+
+demo: $(VENV)/.demo-ready  ## train two small networks on real data, watched; then look at the runs
+	$(BIN)/thalweg demo
+
+test: $(VENV)/.test-ready  ## format, lint, types, layers, tests, documentation examples, documentation build
+	$(MAKE) --no-print-directory check
+
+check: lint types layers tests docs
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+layers:
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python tools/build_index.py --check
+	$(BIN)/python tools/build_docs.py --check
+
+tests:
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+docs:
+	$(BIN)/mkdocs build --strict -q
+
+slow: $(VENV)/.test-ready  ## the long tests: many kills, 10,000 mutated files, a million steps, every grid cell
+	$(BIN)/python -m pytest -m slow
+
+grid: $(VENV)/.test-ready  ## the acceptance grid, written to docs/grid.md
+	$(BIN)/python tools/grid.py
+
+bench: $(VENV)/.bench-ready  ## speed and size beside other tools, written to docs/benchmarks.md
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) site runs
+
+# torch comes first and pinned: a bare "torch" brings gigabytes that a CPU can't use.
+$(VENV)/.torch: constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) install -r constraints.txt
+	touch $@
+
+$(VENV)/.demo-ready: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e ".[torch,data]"
+	touch $@
+
+$(VENV)/.test-ready: $(VENV)/.torch pyproject.toml
+	$(PIP) install -c constraints.txt -e ".[torch,test]"
+	touch $@
+
+$(VENV)/.bench-ready: $(VENV)/.test-ready
+	$(PIP) install -c constraints.txt -e ".[bench]"
+	touch $@

@@ -1,0 +1,46 @@
+"""``thalweg demo``: train two small networks on real data, watched, and look at their runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+
+def run_demonstration(
+    folder: Annotated[Path, Argument(metavar="[FOLDER]", help="Where the runs and the page go.")] = Path(
+        "runs"
+    ),
+    quick: Annotated[int, Option(help="Train this many times shorter.", min=1)] = 1,
+    json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
+) -> None:
+    """Train a small convolutional network and a small GPT for about a minute, and show what was recorded."""
+    from importlib.util import find_spec
+
+    from thalweg.core.errors import MissingExtra
+
+    if find_spec("torch") is None:
+        raise MissingExtra(
+            "thalweg demo trains two networks and needs PyTorch: pip install 'thalweg[torch,data]'"
+        )
+    from rich.console import Console
+
+    from thalweg.cli.output import near, print_json, write
+    from thalweg.demo import run_demo
+    from thalweg.reports.page import report
+
+    made = run_demo(folder, shorten=quick, console=Console(stderr=json))
+    page = report([str(path) for path in made], folder / "report.html")
+    if json:
+        print_json([{"path": path} for path in [*made, page]])
+        return
+    _show(folder, made)
+    write(f"\nThe page of both runs: {near(page)}")
+
+
+def _show(folder: Path, made: list[Path]) -> None:
+    from thalweg.cli.entry import command_line
+
+    app = command_line()
+    for arguments in (["ls", str(folder)], *(["show", str(path), "loss", "grad/norm"] for path in made)):
+        print(f"\n$ thalweg {' '.join(arguments)}")
+        app(args=arguments, prog_name="thalweg", standalone_mode=False)

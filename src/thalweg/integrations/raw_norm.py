@@ -1,0 +1,49 @@
+"""The norm of the gradient before the library clips it: as it returns it, or measured just before."""
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thalweg.integrations.overhearing import Overheard
+from thalweg.tensor.local import is_distributed
+from thalweg.tensor.sumsq import sumsq
+from thalweg.watching import Watch
+
+
+def record_norm(watch: Watch, norm: Any, max_norm: float, index: int = 0) -> None:
+    """Record a norm that clipping returned, as ``watch.clip_grad_norm_`` does."""
+    total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
+    watch._record_clipping(watch._tracks[index], total, float(max_norm))
+
+
+def measure_norm(watch: Watch, optimizer: torch.optim.Optimizer, max_norm: float, index: int = 0) -> None:
+    """Measure and record the norm of an optimizer's gradients, at the steps at which gradient norms are due."""
+    track = watch._tracks[index]
+    planned = next((p for p in track.governor.planned if p.name == "gradient-norm"), None)
+    if planned is None or not track.governor.is_due(track.tries, planned):
+        return
+    began = time.perf_counter()
+    grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if grads and not any(is_distributed(g) for g in grads):
+        with torch.no_grad():
+            record_norm(watch, sumsq(grads).sum().sqrt(), max_norm, index)
+    track._spent += time.perf_counter() - began
+
+
+def overhear_clipping(accelerator: Any, watch: Watch, failed: Any) -> Overheard:
+    """Record what an ``Accelerator``'s ``clip_grad_norm_`` returns at each step on which it clips."""
+
+    def tell(norm: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        try:
+            max_norm = kwargs.get("max_norm", args[1] if len(args) > 1 else math.inf)
+            norm_type = kwargs.get("norm_type", args[2] if len(args) > 2 else 2)
+            if norm is not None and norm_type == 2 and accelerator.sync_gradients and max_norm < math.inf:
+                record_norm(watch, norm, max_norm)
+        except Exception as error:
+            failed("clip_grad_norm_", error)
+
+    return Overheard(accelerator, "clip_grad_norm_", tell)
