@@ -171,11 +171,14 @@ def test_ls_of_a_thousand_runs_takes_less_than_a_second(tmp_path: Path) -> None:
             recorder.log({"loss": 1.0}, 1)
     taken = []
     for _ in range(3):
-        start = time.perf_counter()
+        before = os.times()
         done = process("ls", str(tmp_path))
-        taken.append(time.perf_counter() - start)
+        after = os.times()
+        taken.append(
+            after.children_user - before.children_user + after.children_system - before.children_system
+        )
         assert done.stdout.count(".tw") == 1_000
-    assert min(taken) < 1
+    assert min(taken) < 1, "seconds of processor time, so that a busy machine does not count"
 
 
 def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from thalweg.core.errors import RunFileError, ThalwegWarning
-from thalweg.record import Recorder, compact, compaction, logfile, logreader, open_run, open_runs, writing
+from thalweg.record import Recorder, compact, compaction, liveness, logfile, open_run, open_runs, writing
 from thalweg.record.frames import MARKER
 from thalweg.record.sqlitefile import SQLITE_MAGIC
 
@@ -192,6 +192,19 @@ def test_a_lost_declaration_is_found_again_later(tmp_path, monkeypatch):
     assert np.array_equal(open_run(path)["x"].values, np.arange(3000))
 
 
+def test_a_lost_beginning_leaves_the_values(tmp_path):
+    path = left_as_log(tmp_path / "a.tw")
+    data = path.read_bytes()
+    path.write_bytes(data[:30] + b"!!" + data[32:])
+    run = open_run(path)
+    assert np.array_equal(run["x"].values, np.arange(300))
+    assert any("first record" in text for text in run.warnings)
+    assert abs(run.started - time.time()) < 60
+    (row,) = open_runs(tmp_path)
+    assert row.points == 600
+    assert np.array_equal(open_run(compact(path))["x"].values, np.arange(300))
+
+
 def test_a_file_cut_anywhere_opens_or_says_why_not(tmp_path):
     log = left_as_log(tmp_path / "a.tw").read_bytes()
     closed = compact(tmp_path / "a.tw").read_bytes()
@@ -234,6 +247,10 @@ def test_what_is_not_there_or_a_folder_is_said(tmp_path):
         open_run(tmp_path / "none")
     with pytest.raises(RunFileError, match="folder"):
         open_run(tmp_path)
+    os.mkfifo(tmp_path / "pipe.tw")
+    with pytest.raises(RunFileError, match="pipe"):
+        open_run(tmp_path / "pipe.tw")
+    assert len(open_runs(tmp_path)) == 0
 
 
 def test_strange_databases_are_refused(tmp_path):
@@ -442,10 +459,10 @@ def test_a_script_that_ends_leaves_a_closed_run(tmp_path, ending):
 def test_a_dead_writers_process_id_given_to_another_is_told(tmp_path, monkeypatch):
     recorder = filled(tmp_path / "a.tw", 10)
     assert open_run(recorder.path).live
-    monkeypatch.setattr(logreader, "process_birth", lambda pid: "another time")
+    monkeypatch.setattr(liveness, "process_birth", lambda pid: "another time")
     assert not open_run(recorder.path).live
     monkeypatch.undo()
-    monkeypatch.setattr(logreader.platform, "node", lambda: "elsewhere" + socket.gethostname())
+    monkeypatch.setattr(liveness.platform, "node", lambda: "elsewhere" + socket.gethostname())
     assert open_run(recorder.path).live, "on another machine the age of the file tells"
     os.utime(recorder.path, (time.time() - 60,) * 2)
     assert not open_run(recorder.path).live

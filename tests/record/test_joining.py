@@ -138,6 +138,20 @@ def test_files_of_another_run_are_not_joined(tmp_path):
     assert len(open_runs(tmp_path)) == 2
 
 
+def test_merging_never_takes_the_place_of_another_run(tmp_path):
+    first = first_segment(tmp_path)
+    for segment in (1, 2):
+        resumed(first, 3 * segment, 9, segment=segment).close()
+    first.path.unlink()
+    with Recorder(first.path) as other:
+        other.log({"loss": 7.0}, 0)
+    assert compact(tmp_path / "a~3.tw") == tmp_path / "a~2.tw"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tw", "a~2.tw"]
+    assert open_run(tmp_path / "a.tw")["loss"].values.tolist() == [7.0]
+    run = open_run(tmp_path / "a~2.tw")
+    assert [part.id for part in run.segments] == [1, 2] and run["loss"].steps.tolist() == list(range(3, 9))
+
+
 def ranks(folder, count, missing=()):
     path = folder / "a.tw"
     rng = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thalweg.core.errors import RunFileError, ThalwegWarning, UsageError
-from thalweg.record import Recorder, Run, SignalSpec, compact, open_run
+from thalweg.record import Recorder, Run, SignalSpec, blocks, compact, open_run
 from thalweg.record.frames import MAGIC
 from thalweg.record.sqlitefile import SQLITE_MAGIC
 
@@ -359,6 +359,16 @@ def test_meta_takes_anything(tmp_path):
     json.dumps(run.meta)
 
 
+def test_notes_of_any_size_leave_the_run_readable(tmp_path):
+    endless = ["x" * 10**6] * 50
+    recorder = Recorder(tmp_path / "a.tw", config={"endless": endless, "after": 1})
+    recorder.event("endless", what=endless, more={str(i): i for i in range(10**5)})
+    recorder.log({"x": 1.0}, 0)
+    run = both_forms(recorder)
+    assert run["x"].last == 1.0 and run.config["endless"][0].startswith("x" * 900_000)
+    assert len(str(run.config)) < 1_200_000
+
+
 def test_many_threads_lose_nothing(tmp_path):
     recorder = Recorder(tmp_path / "a.tw", flush_every=0.01)
 
@@ -508,6 +518,20 @@ def test_refresh_takes_in_what_is_new(tmp_path):
     assert len(run["x"].times) == 30, "the open log is still read after the rename"
     assert not run.refresh().live
     assert len(run["x"]) == 30
+
+
+def test_a_log_too_large_for_the_cache_is_read_column_by_column(tmp_path, monkeypatch):
+    recorder = Recorder(tmp_path / "a.tw", flush_every=60)
+    rng = np.random.default_rng(0)
+    for step in range(200):
+        recorder.log({"a": rng.random(), "b": rng.random(), "v": rng.random(5)}, int(rng.integers(1000)))
+        if step % 7 == 0:
+            recorder.flush()
+    recorder.flush()
+    cached = content(open_run(recorder.path))
+    monkeypatch.setattr(blocks, "CACHE_BYTES", 10)
+    assert content(open_run(recorder.path)) == cached
+    recorder.close()
 
 
 def test_axes_and_matrix(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from thalweg.record import guess_role, next_segment_path, rank_path
+from thalweg.record import guess_role, next_segment_path, rank_path, segment_path
 from thalweg.record.naming import FileName, family, join_name, split_name
 
 ROLES = {
@@ -62,5 +62,7 @@ def test_the_next_segment_and_ranks(tmp_path):
         (tmp_path / other).touch()
     assert next_segment_path(path) == tmp_path / "first~3.tw"
     assert rank_path(path, 0) == path
+    assert segment_path(path, 1, 3) == tmp_path / "first~2~r3.tw"
+    assert segment_path(tmp_path / "first~2~r1.tw", 0) == path
     assert rank_path(tmp_path / "first~2.tw", 5) == tmp_path / "first~2~r5.tw"
     assert [p.name for p in family(path)] == ["first.tw", "first~2.tw", "first~2~r1.tw"]

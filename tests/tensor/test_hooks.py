@@ -78,11 +78,11 @@ def test_a_copied_optimizer_is_not_watched() -> None:
 def test_a_copied_handle_is_inert() -> None:
     counter = Counter()
     handle = Handle(counter.note)
-    copy.copy(handle)(1)
-    copy.deepcopy(handle)(1)
+    copy.copy(handle)(1, (), {})
+    copy.deepcopy(handle)(1, (), {})
     assert not counter.calls
-    handle(1)
-    assert counter.calls == [(1,)]
+    handle(1, (), {})
+    assert counter.calls == [(1, (), {})]
 
 
 def test_a_saved_model_loads_where_thalweg_is_not_installed(tmp_path: Path) -> None:

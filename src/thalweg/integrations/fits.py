@@ -6,11 +6,10 @@ a new segment of the run that a checkpoint was of. From here on nothing raises i
 
 import contextlib
 import functools
-import numbers
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -25,8 +24,7 @@ from thalweg.watching.planning import path_of
 STATE_FILE = "thalweg.pt"
 """What is put into a checkpoint's folder, so that a later process goes on with the same run."""
 
-P = ParamSpec("P")
-T = TypeVar("T")
+Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 class Fits:
@@ -103,6 +101,18 @@ class Fits:
             self._live = False
             self.watch.close(reason)
 
+    def load_state(self, folder: str | Path) -> dict[str, Any] | None:
+        """What `save_state` put into a checkpoint's folder; None if there is nothing that can be read."""
+        path = Path(folder) / STATE_FILE
+        try:
+            state: dict[str, Any] | None = (
+                torch.load(path, map_location="cpu", weights_only=True) if path.is_file() else None
+            )
+        except Exception as error:
+            self.failed(f"{path} can't be read, so a new run begins", error)
+            return None
+        return state
+
     def failed(self, where: str, error: Exception) -> None:
         """Show what went wrong, once; the loop goes on."""
         text = f"{where}: {type(error).__name__}: {error}"
@@ -138,29 +148,21 @@ class Fits:
         return free
 
 
-class HasFits(Protocol):
-    """What `guarded` needs of an integration."""
+def guarded(method: Method) -> Method:
+    """A method that shows its exceptions as warnings and returns None, so that none reaches the user's loop.
 
-    _fits: Fits
-
-
-Self_ = TypeVar("Self_", bound=HasFits)
-
-
-def guarded(
-    method: Callable[Concatenate[Self_, P], T],
-) -> Callable[Concatenate[Self_, P], T | None]:
-    """A method that shows its exceptions as warnings and returns None, so that none reaches the user's loop."""
+    For classes whose instances have their `Fits` as ``_fits``.
+    """
 
     @functools.wraps(method)
-    def quiet(self: Self_, /, *args: P.args, **kwargs: P.kwargs) -> T | None:
+    def quiet(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except Exception as error:
             self._fits.failed(method.__name__, error)
             return None
 
-    return quiet
+    return cast(Method, quiet)
 
 
 def numbers_of(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -168,23 +170,36 @@ def numbers_of(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: value
         for name, value in values.items()
-        if (isinstance(value, numbers.Real) and not isinstance(value, bool))
-        or isinstance(value, np.number)
-        or (isinstance(value, Tensor) and value.numel() == 1)
+        if isinstance(value, (int, float, np.number)) or (isinstance(value, Tensor) and value.numel() == 1)
     }
+
+
+def state_of(watched: Watch) -> dict[str, Any]:
+    """The watch's state, of types that ``torch.load(weights_only=True)`` takes; empty if the watch is off.
+
+    Raises:
+        TypeError: an instrument's state holds something else.
+    """
+    state: dict[str, Any] = _plain(watched.state_dict())
+    return state
 
 
 def save_state(watched: Watch, folder: str | Path) -> None:
     """Put the watch's state into a checkpoint's folder, if that exists and the watch records."""
-    state = watched.state_dict()
+    state = state_of(watched)
     if state and Path(folder).is_dir():
         torch.save(state, Path(folder) / STATE_FILE)
 
 
-def load_state(folder: str | Path) -> dict[str, Any] | None:
-    """What `save_state` put there; None if there is nothing."""
-    path = Path(folder) / STATE_FILE
-    if not path.is_file():
-        return None
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if value is None or isinstance(value, (Tensor, str, bool, int, float)):
+        return value
+    raise TypeError(f"a checkpoint can't hold a {type(value).__name__}")

@@ -53,7 +53,11 @@ def checked(options: Mapping[str, Any]) -> dict[str, Any]:
     if options.get("resume") is True and options.get("out") is None:
         raise UsageError("resume=True needs out=, the run to continue; or pass its path as resume=.")
     chosen = dict(options)
-    if "probes" in chosen and not isinstance(chosen["probes"], str) and not hasattr(chosen["probes"], "measure"):
+    if (
+        "probes" in chosen
+        and not isinstance(chosen["probes"], str)
+        and not hasattr(chosen["probes"], "measure")
+    ):
         chosen["probes"] = list(chosen["probes"])
     instruments_of(chosen.get("probes", "cheap"))
     return chosen

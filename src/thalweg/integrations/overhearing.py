@@ -34,6 +34,7 @@ class Overheard:
         setattr(owner, name, self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the method, hand on what it gives, and tell of it."""
         try:
             result = self.__wrapped__(*args, **kwargs)
         except BaseException as error:

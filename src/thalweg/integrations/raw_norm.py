@@ -1,7 +1,6 @@
 """The norm of the gradient before the library clips it: as it returns it, or measured just before."""
 
 import math
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,15 +22,12 @@ def record_norm(watch: Watch, norm: Any, max_norm: float, index: int = 0) -> Non
 def measure_norm(watch: Watch, optimizer: torch.optim.Optimizer, max_norm: float, index: int = 0) -> None:
     """Measure and record the norm of an optimizer's gradients, at the steps at which gradient norms are due."""
     track = watch._tracks[index]
-    planned = next((p for p in track.governor.planned if p.name == "gradient-norm"), None)
-    if planned is None or not track.governor.is_due(track.tries, planned):
+    if not any(planned.name == "gradient-norm" for planned in track.governor.plan(track.tries).due):
         return
-    began = time.perf_counter()
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if grads and not any(is_distributed(g) for g in grads):
         with torch.no_grad():
             record_norm(watch, sumsq(grads).sum().sqrt(), max_norm, index)
-    track._spent += time.perf_counter() - began
 
 
 def overhear_clipping(accelerator: Any, watch: Watch, failed: Any) -> Overheard:

@@ -2,7 +2,7 @@
 
 from thalweg.record.compaction import compact
 from thalweg.record.exporting import export_csv, export_parquet
-from thalweg.record.naming import next_segment_path, rank_path
+from thalweg.record.naming import next_segment_path, rank_path, segment_path
 from thalweg.record.opening import open_run
 from thalweg.record.recorder import Recorder
 from thalweg.record.roles import guess_role
@@ -32,4 +32,5 @@ __all__ = [
     "open_run",
     "open_runs",
     "rank_path",
+    "segment_path",
 ]

@@ -48,8 +48,7 @@ def compact(path: str | Path) -> Path:
         first = sources[0].path
         if len(sources) == 1 and isinstance(sources[0], SqliteSource):
             return first
-        alone = len(sources) == 1
-        target = first if alone else join_name(first.parent, FileName(split_name(first).base, 0, 0))
+        target = _target([source.path for source in sources])
         taken = {(part.id, part.rank, part.started) for _, part in parts_of(sources)}
         _replace(sources, target, None)
         for source in sources:
@@ -79,7 +78,17 @@ def compact_log(path: Path, *, deadline: float | None = None) -> None:
         source.close()
 
 
+def _target(paths: list[Path]) -> Path:
+    """The name of the first segment, unless another run has it; a file that is alone keeps its own."""
+    plain = join_name(paths[0].parent, FileName(split_name(paths[0]).base, 0, 0))
+    free = plain in paths or not plain.exists()
+    return plain if len(paths) > 1 and free else paths[0]
+
+
 def _replace(sources: list[Source], target: Path, deadline: float | None) -> None:
+    hurt = next((s.path for s in sources if isinstance(s, LogSource) and s.gave_up), None)
+    if hurt is not None:
+        raise RunFileError(f"{hurt} is too damaged to be read to its end; it stays as it is")
     _remove_stale(target)
     private = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
     expected = sum(source.path.stat().st_size for source in sources)

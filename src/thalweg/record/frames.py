@@ -22,7 +22,7 @@ START, META, DECLARE, LAYOUT, BLOCK, EVENT, SUMMARY, END = b"GMDLBESZ"
 _HEAD = struct.Struct("<4sBII")
 _CHECKED = struct.Struct("<BI")
 _FILE_HEAD = struct.Struct("<12sHH")
-_WINDOW = 1 << 22
+_WINDOW = 1 << 20
 
 ReadAt = Callable[[int, int], bytes]
 """(offset, size) -> the bytes there, fewer at the end of the file."""

@@ -1,11 +1,7 @@
 """Reading a log, finished, killed or still being written."""
 
 import os
-import platform
-import time
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.core.errors import RunFileError
+from thalweg.record.blocks import Blocks
 from thalweg.record.codecs import DecodeError, Ints
 from thalweg.record.frames import (
     BLOCK,
@@ -20,7 +17,6 @@ from thalweg.record.frames import (
     END,
     EVENT,
     FORMAT,
-    FRAME_HEAD,
     HEADER_SIZE,
     LAYOUT,
     META,
@@ -31,52 +27,26 @@ from thalweg.record.frames import (
     format_of,
     scan,
 )
+from thalweg.record.liveness import is_alive
 from thalweg.record.migrations import refuse_newer, upgrade_record
 from thalweg.record.overview import Overview, loss_name
 from thalweg.record.payloads import (
-    BlockHead,
     LayoutSpec,
-    get_block_head,
-    get_block_times,
-    get_block_values,
     get_declarations,
     get_layout,
     get_mapping,
 )
 from thalweg.record.signals import SignalSpec
 from thalweg.record.sources import Event, Segment, chained, file_identity
-from thalweg.record.writing import process_birth
 
-CACHE_BYTES = 1 << 26
-ALIVE_SECONDS = 15.0
 _MAX_WARNINGS = 50
-
-
-@dataclass(slots=True)
-class _Layout:
-    """The blocks of one layout: where their payloads lie, and how many rows they have."""
-
-    blocks: list[tuple[int, int]] = field(default_factory=list)
-    rows: int = 0
-    nbytes: int = 0
-    first: int | None = None
-    last: int | None = None
-
-
-@dataclass(slots=True)
-class _Matrix:
-    """All blocks of a layout: values are [columns, rows, *shape]."""
-
-    steps: Ints
-    times: Ints
-    values: NDArray[Any]
 
 
 class LogSource:
     """A log as a `Source`. Opens the file, checks every frame, and keeps where the blocks lie.
 
     Raises:
-        RunFileError: it isn't a log, was written by a newer version, or its first record is missing.
+        RunFileError: it isn't a log, was written by a newer version, or nothing in it can be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -87,22 +57,21 @@ class LogSource:
         self.warnings: list[str] = []
         self._start: dict[str, Any] = {}
         self._end: dict[str, Any] | None = None
+        self._live = False
         self._dropped = 0
         self._specs: dict[int, SignalSpec] = {}
         self._layouts: dict[int, LayoutSpec] = {}
-        self._blocks: dict[int, _Layout] = {}
         self._events: list[Event] = []
-        self._cache: OrderedDict[int, _Matrix] = OrderedDict()
         self._where: dict[str, list[tuple[int, int]]] | None = None
         self._state = Scan()
+        self._fd = -1
         self._fd = _open(path)
+        self._blocks = Blocks(path, self._fd, self._layouts, self._warn)
         try:
             self._version = self._check_head()
             self._scan()
             if not self._start:
-                raise RunFileError(
-                    f"{path}: the first record of this run is missing or damaged; nothing can be read"
-                )
+                self._without_start()
         except BaseException:
             self.close()
             raise
@@ -132,10 +101,14 @@ class LogSource:
         """The segment's number."""
         return _count(self._start.get("segment"))
 
+    @property
+    def gave_up(self) -> bool:
+        """Whether the file is so damaged that a part of it was left unread."""
+        return self._state.gave_up
+
     def segments(self) -> list[Segment]:
         """The one part in this file."""
-        live = self._end is None and is_alive(self._start, self._fd)
-        end = self._end or {}
+        live, end = self._live, self._end or {}
         ended = _seconds(end.get("ended"))
         if self._end is None and not live:
             ended = os.fstat(self._fd).st_mtime
@@ -162,24 +135,19 @@ class LogSource:
 
     def column(self, name: str, part: Segment) -> tuple[Ints, NDArray[Any]]:
         """A signal's steps [n] and values [n, *shape]."""
-        steps, values = chained(self._columns(name))
-        return steps, values
+        return chained(part for place in self._places(name) for part in self._blocks.columns(*place))
 
     def times(self, name: str, part: Segment) -> tuple[Ints, Ints]:
         """A signal's steps [n] and wall times [n] in microseconds."""
-        return chained(self._timed(layout) for layout, _ in self._places(name))
+        return chained(self._blocks.times(layout) for layout, _ in self._places(name))
 
     def wall(self, clock: str, part: Segment) -> tuple[Ints, Ints]:
         """Steps and wall times of everything on a clock."""
-        mine = [i for i in self._blocks if i in self._layouts and self._layouts[i].clock == clock]
-        return chained(self._timed(layout) for layout in mine)
+        return chained(self._blocks.times(layout) for layout in self._blocks.on(clock))
 
     def first_on(self, clock: str, part: Segment) -> int | None:
         """The lowest step on a clock."""
-        firsts = [
-            b.first for i, b in self._blocks.items() if i in self._layouts and self._layouts[i].clock == clock
-        ]
-        return min((f for f in firsts if f is not None), default=None)
+        return min((self._blocks.index[i].first for i in self._blocks.on(clock)), default=None)
 
     def events(self, part: Segment) -> list[Event]:
         """What happened."""
@@ -188,19 +156,15 @@ class LogSource:
     def overview(self) -> Overview:
         """Counted from what is in the file."""
         out = Overview(signals=len(self._specs), dropped=self._dropped)
-        for number, blocks in self._blocks.items():
-            layout = self._layouts.get(number)
-            if layout is not None and blocks.last is not None:
-                out.points += blocks.rows * layout.row_items
-                out.steps[layout.clock] = max(blocks.last, out.steps.get(layout.clock, blocks.last))
+        for number, held in self._blocks.index.items():
+            if (layout := self._layouts.get(number)) is not None:
+                out.points += held.rows * layout.row_items
+                out.steps[layout.clock] = max(held.last, out.steps.get(layout.clock, held.last))
         name = loss_name({k: v for k, v in self.specs().items() if self._places(k)})
         if name is not None:
             steps, values = self.column(name, self.segments()[0])
             out.last_loss = float(values[len(steps) - 1 - int(np.argmax(steps[::-1]))])
-        for blocks in self._blocks.values():
-            if blocks.blocks:
-                head, _, payload = self._read(*blocks.blocks[-1])
-                out.last_time = max(out.last_time, float(get_block_times(payload, head)[-1]) / 1e6)
+        out.last_time = max((self._blocks.time_of(i, -1) for i in self._blocks.index), default=0.0)
         return out
 
     def places(self) -> dict[str, tuple[int, ...]]:
@@ -210,17 +174,7 @@ class LogSource:
     def stream(self, layouts: tuple[int, ...], names: list[str]) -> Iterator[tuple[Ints, Ints, NDArray[Any]]]:
         """Blocks of these layouts in file order: steps, times, and the named columns [names, rows, *shape]."""
         ids = {spec.name: number for number, spec in self._specs.items()}
-        wanted = [ids[name] for name in names]
-        blocks = sorted((at, size, i) for i in layouts for at, size in self._blocks[i].blocks)
-        for at, size, number in blocks:
-            layout = self._layouts[number]
-            try:
-                head, steps, payload = self._read(at, size)
-                values = get_block_values(payload, head, layout)
-                picked = values[[layout.signals.index(i) for i in wanted]]
-                yield steps, get_block_times(payload, head), picked
-            except DecodeError as error:
-                self._warn(str(error))
+        return self._blocks.stream(layouts, [ids[name] for name in names])
 
     # Scanning.
 
@@ -240,15 +194,23 @@ class LogSource:
                 self._take(frame)
             except DecodeError as error:
                 self._warn(f"a record at byte {frame.offset} can't be read: {error}")
+        self._live = self._end is None and is_alive(self._start, self._fd)
         if self._state.damaged > damaged:
             self._warn(f"{self._state.damaged - damaged} damaged stretch(es) of the file were skipped")
         if self._state.gave_up:
             self._warn("the file is too damaged to be read to its end")
 
+    def _without_start(self) -> None:
+        """The first record is lost: what the others hold is read all the same."""
+        if not self._blocks.index and not self._events:
+            raise RunFileError(f"{self.path}: its first record is missing or damaged, and there is no other")
+        self._warn("the first record is damaged: the run's name, settings and segment are not known")
+        self._start["started"] = min((self._blocks.time_of(i, 0) for i in self._blocks.index), default=0.0)
+
     def _take(self, frame: Frame) -> None:
         payload = frame.payload
         if frame.kind == BLOCK:
-            self._take_block(frame)
+            self._blocks.take(frame)
         elif frame.kind == DECLARE:
             self._specs.update(get_declarations(payload))
         elif frame.kind == LAYOUT:
@@ -278,26 +240,11 @@ class LogSource:
         if isinstance(meta, dict):
             self.meta = {**meta, **self.meta}
 
-    def _take_block(self, frame: Frame) -> None:
-        head, steps = get_block_head(frame.payload)
-        if not head.rows:
-            return
-        blocks = self._blocks.setdefault(head.layout, _Layout())
-        blocks.blocks.append((frame.offset + FRAME_HEAD, len(frame.payload)))
-        blocks.rows += head.rows
-        blocks.nbytes += len(frame.payload)
-        first, last = int(steps.min()), int(steps.max())
-        blocks.first = first if blocks.first is None else min(first, blocks.first)
-        blocks.last = last if blocks.last is None else max(last, blocks.last)
-        self._cache.pop(head.layout, None)
-
-    # Reading rows.
-
     def _places(self, name: str) -> list[tuple[int, int]]:
         """The layouts with rows of a signal, and its column in each."""
         if self._where is None:
             self._where = {}
-            for number in sorted(self._blocks):
+            for number in sorted(self._blocks.index):
                 layout = self._layouts.get(number)
                 for column, signal in enumerate(layout.signals if layout is not None else ()):
                     spec = self._specs.get(signal)
@@ -310,65 +257,6 @@ class LogSource:
                             f"{spec.name}: rows stored as {layout.dtype}{list(layout.shape)} are left out"
                         )
         return self._where.get(name, [])
-
-    def _columns(self, name: str) -> Iterator[tuple[Ints, NDArray[Any]]]:
-        for number, column in self._places(name):
-            layout = self._layouts[number]
-            if self._blocks[number].nbytes <= CACHE_BYTES:
-                matrix = self._matrix(number)
-                yield matrix.steps, matrix.values[column]
-                continue
-            for head, steps, payload in self._payloads(number):
-                yield steps, get_block_values(payload, head, layout, column).copy()
-
-    def _timed(self, number: int) -> tuple[Ints, Ints]:
-        if number in self._layouts and self._blocks[number].nbytes <= CACHE_BYTES:
-            matrix = self._matrix(number)
-            return matrix.steps, matrix.times
-        return chained((steps, get_block_times(data, head)) for head, steps, data in self._payloads(number))
-
-    def _matrix(self, number: int) -> _Matrix:
-        if number in self._cache:
-            self._cache.move_to_end(number)
-            return self._cache[number]
-        layout = self._layouts[number]
-        steps, times, values = [], [], []
-        for head, at, payload in self._payloads(number):
-            try:
-                block = get_block_values(payload, head, layout)
-            except DecodeError as error:
-                self._warn(str(error))
-                continue
-            steps.append(at)
-            times.append(get_block_times(payload, head))
-            values.append(block)
-        none = np.empty(0, np.int64)
-        empty = np.empty((len(layout.signals), 0, *layout.shape), layout.dtype)
-        matrix = _Matrix(
-            np.concatenate([none, *steps]),
-            np.concatenate([none, *times]),
-            np.concatenate([empty, *values], axis=1),
-        )
-        self._cache[number] = matrix
-        while sum(m.values.nbytes for m in self._cache.values()) > 2 * CACHE_BYTES and len(self._cache) > 1:
-            self._cache.popitem(last=False)
-        return matrix
-
-    def _payloads(self, number: int) -> Iterator[tuple[BlockHead, Ints, bytes]]:
-        for at, size in self._blocks[number].blocks:
-            try:
-                yield self._read(at, size)
-            except DecodeError as error:
-                self._warn(str(error))
-
-    def _read(self, at: int, size: int) -> tuple[BlockHead, Ints, bytes]:
-        try:
-            payload = os.pread(self._fd, size, at)
-        except OSError as error:
-            raise RunFileError(
-                f"{self.path} can't be read any more ({error.strerror}): open it again"
-            ) from error
-        return *get_block_head(payload), payload
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings and len(self.warnings) < _MAX_WARNINGS:
@@ -388,25 +276,6 @@ def event_from(record: Mapping[str, Any], segment: int) -> Event:
         segment=segment,
         details=details if isinstance(details, dict) else {},
     )
-
-
-def is_alive(start: Mapping[str, Any], fd: int) -> bool:
-    """Whether the writer of a log without an end is still at work.
-
-    On the writer's own machine: a process with the same id and the same time of birth is there. On another one: the
-    file changed within the last 15 seconds (writers touch it every 5, also when there is nothing to write).
-    """
-    pid = start.get("pid")
-    if start.get("host") != platform.node() or type(pid) is not int or pid <= 0:
-        return abs(time.time() - os.fstat(fd).st_mtime) < ALIVE_SECONDS
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass
-    except (OSError, OverflowError):
-        return False
-    born = start.get("born")
-    return not born or process_birth(pid) in ("", born)
 
 
 def _open(path: Path) -> int:

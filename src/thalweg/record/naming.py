@@ -46,15 +46,22 @@ def default_path(folder: Path) -> Path:
 
 def family(path: Path) -> list[Path]:
     """The existing files whose names make them one run with this one: by segment, then rank."""
-    folder, base = path.parent, split_name(path).base
-    members = [
-        other
-        for other in folder.iterdir()
-        if other.name.startswith(base) and other.suffix == SUFFIX and split_name(other).base == base
-    ]
+    base = split_name(path).base
+    try:
+        others = list(path.parent.iterdir())
+    except OSError:  # a folder that may be entered and not listed
+        others = []
+    starting = (p for p in others if p.name.startswith(base) and p.suffix == SUFFIX)
+    members = [p for p in starting if split_name(p).base == base]
     if path not in members and path.exists():
         members.append(path)
     return sorted(members, key=lambda p: (split_name(p).segment, split_name(p).rank, p.name))
+
+
+def segment_path(path: Path | str, segment: int, rank: int = 0) -> Path:
+    """The name of the file that a rank writes of a segment (from 0) of this run, whatever files there are."""
+    path = Path(path)
+    return join_name(path.parent, FileName(split_name(path).base, segment, rank))
 
 
 def next_segment_path(path: Path | str) -> Path:

@@ -1,6 +1,7 @@
 """From a path to a run: which form a file has, which files belong together, and what they say as a whole."""
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,8 @@ def merged_overview(sources: list[Source]) -> Overview:
 def read_head(path: Path, size: int) -> bytes:
     """The first bytes of a file."""
     try:
+        if not stat.S_ISREG(path.stat().st_mode) and not path.is_dir():
+            raise RunFileError(f"{path} is no file (a pipe or a device is never read)")
         with path.open("rb") as file:
             return file.read(size)
     except FileNotFoundError:

@@ -98,6 +98,8 @@ def spec_from_dict(data: Mapping[str, Any]) -> SignalSpec:
     for key, default in _FIELDS.items():
         if key not in ("name", "shape") and not isinstance(known.get(key, default), type(default)):
             raise DecodeError(f"signal {name!r}: its {key} is not of the right type")
+        if len(str(known.get(key, default))) > MAX_NAME:
+            raise DecodeError(f"signal {name!r}: its {key} is longer than {MAX_NAME} characters")
     return SignalSpec(**{**known, "shape": tuple(shape)})
 
 
@@ -170,11 +172,13 @@ def put_block(layout: int, steps: Ints, times: Ints, values: NDArray[Any]) -> by
     return head + little.tobytes()
 
 
-def get_block_head(payload: Buffer) -> tuple[BlockHead, Ints]:
-    """A block's layout, row count and steps."""
+def get_block_head(payload: Buffer, size: int | None = None) -> tuple[BlockHead, Ints]:
+    """A block's layout, row count and steps; `size` is that of the block where only its beginning is given."""
     layout, at = get_varint(payload, 0)
     rows, at = get_varint(payload, at)
-    if rows > len(payload):  # every row has at least a byte of values: checked before anything is allocated
+    if rows > (
+        size or len(payload)
+    ):  # every row has at least a byte of values: checked before anything is allocated
         raise DecodeError("a block with fewer bytes than rows")
     steps, times_at = get_ints(payload, at, rows)
     _, values_at = get_ints(payload, times_at, rows)
@@ -186,20 +190,23 @@ def get_block_times(payload: Buffer, head: BlockHead) -> Ints:
     return get_ints(payload, head.times_at, head.rows)[0]
 
 
-def get_block_values(
-    payload: Buffer, head: BlockHead, layout: LayoutSpec, column: int | None = None
-) -> NDArray[Any]:
-    """One column [rows, *shape] of a block, or all of them [columns, rows, *shape]; views into the payload."""
+def get_block_values(payload: Buffer, head: BlockHead, layout: LayoutSpec) -> NDArray[Any]:
+    """A block's values [columns, rows, *shape], as a view into the payload."""
     dtype = np.dtype(layout.dtype).newbyteorder("<")
     column_items = head.rows * size_of(layout.shape)
     nbytes = column_items * len(layout.signals) * dtype.itemsize
     if nbytes > 2 * MAX_BYTES or nbytes != len(payload) - head.values_at:
         raise DecodeError("a block's size does not agree with its layout")
-    if column is None:
-        flat = np.frombuffer(payload, dtype, offset=head.values_at)
-        return flat.reshape(len(layout.signals), head.rows, *layout.shape)
-    offset = head.values_at + column * column_items * dtype.itemsize
-    return np.frombuffer(payload, dtype, column_items, offset).reshape(head.rows, *layout.shape)
+    flat = np.frombuffer(payload, dtype, offset=head.values_at)
+    return flat.reshape(len(layout.signals), head.rows, *layout.shape)
+
+
+def column_place(head: BlockHead, size: int, layout: LayoutSpec, column: int) -> tuple[int, int]:
+    """Where in a block of that size a column lies: offset and bytes."""
+    nbytes = head.rows * size_of(layout.shape) * np.dtype(layout.dtype).itemsize
+    if head.values_at + nbytes * len(layout.signals) != size:
+        raise DecodeError("a block's size does not agree with its layout")
+    return head.values_at + column * nbytes, nbytes
 
 
 def put_declarations(specs: Sequence[tuple[int, SignalSpec]]) -> bytes:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from thalweg.core.errors import RunFileError, UsageError
 from thalweg.record.codecs import Ints
 from thalweg.record.joining import cut_of, join, tidy
+from thalweg.record.naming import family
 from thalweg.record.signals import SignalSpec
 from thalweg.record.sources import Event, Segment, Source
 
@@ -125,6 +126,7 @@ class Run:
         from thalweg.record.opening import merged_meta, parts_of
 
         if not self._sources:
+            self._family = family(self.path)
             self._sources = self._opener(self.path)
         every = sorted(parts_of(self._sources), key=lambda p: (p[1].id, p[1].rank))
         self.segments: list[Segment] = [part for _, part in every]
@@ -168,7 +170,7 @@ class Run:
 
     @property
     def live(self) -> bool:
-        """Whether a process is still writing it (see `logreader.is_alive` for how that is told)."""
+        """Whether a process is still writing it (see `liveness.is_alive` for how that is told)."""
         return any(part.live for part in self.segments)
 
     @property
@@ -310,17 +312,17 @@ class Run:
     def refresh(self) -> "Run":
         """Take in what was written since the run was opened, also if the file was closed and compacted meanwhile."""
         self._series.clear()
-        known = {source.path for source in self._sources}
         same = [source.refresh() for source in self._sources]
-        if not all(same) or not self._siblings_are(known):
+        members = family(self.path)
+        if not all(same) or members != self._family:
             try:
                 fresh = self._opener(self.path)
             except RunFileError as error:
-                self._own_warnings.append(str(error))
+                self._warn(str(error))
             else:
                 for source in self._sources:
                     source.close()
-                self._sources = fresh
+                self._sources, self._family = fresh, members
         self._load()
         return self
 
@@ -347,18 +349,11 @@ class Run:
 
         return to_frame(self, names)
 
-    def _siblings_are(self, known: set[Path]) -> bool:
-        from thalweg.record.naming import family
-
-        try:
-            return set(family(self.path)) <= known
-        except OSError:
-            return True
-
     def _read(self, name: str, segment: int | None) -> Series:
         spec = self._specs[name]
         parts = [(s, p) for s, p in self._parts if segment is None or p.id == segment]
         steps, values = join(spec, parts, timed=False, warn=self._warn)
+        steps, values = steps.copy(), values.copy()  # what sources keep for other signals stays theirs
         return Series(spec, steps, values, lambda: self._times(spec, parts, steps))
 
     def _times(self, spec: SignalSpec, parts: list[tuple[Source, Segment]], steps: Ints) -> Ints:

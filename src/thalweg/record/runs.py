@@ -24,7 +24,8 @@ from thalweg.record.frames import (
     scan,
 )
 from thalweg.record.jsontext import loads
-from thalweg.record.logreader import LogSource, is_alive
+from thalweg.record.liveness import is_alive
+from thalweg.record.logreader import LogSource
 from thalweg.record.migrations import SCHEMA, refuse_newer, upgrade_record, upgrade_row
 from thalweg.record.naming import SUFFIX
 from thalweg.record.opening import open_run, read_head

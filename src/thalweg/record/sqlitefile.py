@@ -29,6 +29,8 @@ TIME_ROLE: Role = "wall time"
 TIME_PREFIX = "time/"
 OVERVIEW_KEY = "overview"
 
+_PAGES = ((512, 1 << 18), (1024, 1 << 22), (4096, 1 << 26))
+
 TABLES = """
 PRAGMA user_version = 1;
 CREATE TABLE meta(key TEXT PRIMARY KEY, json TEXT);
@@ -64,7 +66,7 @@ class SqliteWriter:
 
         self.path = path
         self._db = sqlite3.connect(_uri(path, "mode=rwc&nolock=1"), uri=True, isolation_level=None)
-        page = 1024 if expected < 4 << 20 else 4096 if expected < 1 << 26 else 16384
+        page = next((size for size, below in _PAGES if expected < below), 16384)
         self._db.executescript(
             f"PRAGMA page_size={page}; PRAGMA journal_mode=OFF; PRAGMA synchronous=OFF;"
             f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA temp_store=MEMORY; {TABLES} BEGIN;"

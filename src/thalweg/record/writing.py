@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from thalweg.record.codecs import rows_that_fit
 from thalweg.record.frames import BLOCK, DECLARE, END, EVENT, LAYOUT, META, START, SUMMARY, make_frame
+from thalweg.record.liveness import process_birth
 from thalweg.record.logfile import LogFile, Piece
 from thalweg.record.overview import Overview, loss_name
 from thalweg.record.payloads import LayoutSpec, put_block, put_declarations, put_json, put_layout
@@ -68,14 +68,6 @@ def start_record(
     }
 
 
-def process_birth(pid: int) -> str:
-    """When a process began, as the system tells it, so that a reused id is not taken for it; "" where unknown."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
 class LogWriter:
     """Turns batches into frames. Used by one thread at a time."""
 
@@ -92,7 +84,8 @@ class LogWriter:
         now = time.monotonic()
         self._summed = self._synced = self._touched = now
         self._summed_size = self._repeated_size = 0
-        file.begin([make_frame(START, put_json(start))])
+        self._start = make_frame(START, put_json(start))
+        file.begin([self._start])
 
     def write(self, batch: Batch, *, now: bool = False) -> None:
         """Append a batch, and whatever is due besides: a summary, declarations again, a sync."""
@@ -206,9 +199,9 @@ class LogWriter:
         return True
 
     def _repeats(self) -> list[bytes]:
-        """All declarations, layouts and facts once more."""
+        """The start, all declarations, layouts and facts once more."""
         self._repeat, self._repeated_size = False, self.file.size
-        frames = _declared(list(self._specs.items()))
+        frames = [self._start, *_declared(list(self._specs.items()))]
         frames += [make_frame(LAYOUT, put_layout(layout)) for layout in self._layouts.values()]
         return frames + [make_frame(META, put_json({"key": k, "value": v})) for k, v in self._metas.items()]
 

@@ -169,6 +169,18 @@ class StepView(Protocol):
         """Whether every `sumsq` is finite; None where only the device knows."""
 
     @property
+    def ranks(self) -> int:
+        """Over how many ranks the gradients at the step are means (DDP)."""
+
+    @property
+    def unreduced(self) -> bool:
+        """Whether the first backward pass since the last update left this rank's own gradients (``no_sync``)."""
+
+    @property
+    def unclipped(self) -> Tensor | None:
+        """Norm of the gradient before clipping, where the watch did the clipping in this step."""
+
+    @property
     def moment(self) -> "When":
         """The moment at which the instrument is being called."""
 

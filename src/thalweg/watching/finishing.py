@@ -57,6 +57,7 @@ class TrackWriter:
         self.triggered: tuple[str, int] | None = None
         self.nonfinite = False
         self.last: dict[str, float] = {}
+        self.broken: deque[tuple[str, Exception]] = deque()
         self._declared: set[str] = set()
         self._loss_scale = 0.0
         self.reduce: dict[str, str] = {}
@@ -82,6 +83,10 @@ class TrackWriter:
         failures: list[tuple[str, Exception]] = []
         kinds: dict[Any, list[Entry]] = {}
         for entry in entries:
+            if entry.error is not None:
+                failures.append((_whose(entry), entry.error))
+                self._blame(entry, entry.error)
+                continue
             if entry.kind == "skip":
                 if float(entry.arrays[0]) != 0:
                     self.skips.append(entry.tick)
@@ -99,6 +104,7 @@ class TrackWriter:
                 write(recorder, block)
             except Exception as error:
                 failures.append((whose, error))
+                self._blame(block[0], error)
         if self.triggered is not None and self.triggered[1] + AFTER_SPIKE > self._full_until:
             self._full_until = self.triggered[1] + AFTER_SPIKE
             self._dump_flight(recorder)
@@ -122,6 +128,7 @@ class TrackWriter:
         if instrument.card.name == "gradient-norm":
             self._watch_over("grad/norm", steps, signals["grad/norm"])
             self._flight.add(steps, times, layers, signals["grad/norm/*"])
+        about = layers or (tuple(self.sharded) if instrument.needs.quantities else ())
         names: list[str] = []
         columns: list[Array] = []
         late: list[str] = []
@@ -135,7 +142,7 @@ class TrackWriter:
                 raise ValueError(f"{instrument.card.name} gave {name!r} with shape {values.shape}")
             wide = per_layer and instrument.card.name == "gradient-norm"
             for full, column in _columns(emits, layers, values):
-                if self._declare(recorder, emits, full, layers):
+                if self._declare(recorder, emits, full, about):
                     (late if wide else names).append(self.key + full)
                     (late_columns if wide else columns).append(column)
         if names:
@@ -167,7 +174,7 @@ class TrackWriter:
             self.last[name] = float(column[-1])
             if name == "loss":
                 self._watch_over(name, steps, column)
-        recorder.extend([self.key + n for n in names], steps, values, times=times, clock=self.clock)
+        recorder.extend(names, steps, values, times=times, clock=self.clock)
 
     def _write_loop(self, recorder: Recorder, entries: list[Entry]) -> None:
         self._write_rows(recorder, [(e.tick, e.time, e.payload[0], e.payload[1], _rates(e)) for e in entries])
@@ -199,7 +206,7 @@ class TrackWriter:
         recorder.extend(
             [self.key + n for n in names], steps, np.stack(columns, 1), times=times, clock=self.clock
         )
-        self.last["lr"], self.last["step"] = float(rates[-1, 0]), float(steps[-1] + 1)
+        self.last[self.key + "lr"], self.last[self.key + "step"] = float(rates[-1, 0]), float(steps[-1] + 1)
 
     def _write_scale(self, recorder: Recorder, entries: list[Entry]) -> None:
         """The loss scale at each forward; a fall of it is an update that was skipped."""
@@ -207,8 +214,8 @@ class TrackWriter:
         steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
         fell = np.diff(np.concatenate([[self._loss_scale or scales[0]], scales])) < 0
         self._loss_scale = float(scales[-1])
-        self.last["amp/skipped"] = self.last.get("amp/skipped", 0.0) + float(fell.sum())
-        total = self.last["amp/skipped"] - fell.sum() + np.cumsum(fell)
+        total = self.last.get(self.key + "amp/skipped", 0.0) + np.cumsum(fell)
+        self.last[self.key + "amp/skipped"] = float(total[-1])
         for name, role in (("amp/scale", "loss scale"), ("amp/skipped", "skipped updates")):
             if name not in self._declared:
                 self._declared.add(name)
@@ -223,9 +230,12 @@ class TrackWriter:
         for entry in entries:
             name, array, step = entry.payload
             value = entry.arrays[0] if array is None else array
-            recorder.log(
-                {self.key + name: value}, self.step_of(entry.tick) if step is None else step, time=entry.time
-            )
+            recorder.log({name: value}, self.step_of(entry.tick) if step is None else step, time=entry.time)
+
+    def _blame(self, first: Any, error: Exception) -> None:
+        """Leave word for the loop's thread, which switches off an instrument that fails again and again."""
+        if isinstance(first, Entry) and first.kind == "measured":
+            self.broken.append((first.payload[0].card.name, error))
 
     # -- helpers ------------------------------------------------------------------------------------------
 
@@ -248,6 +258,7 @@ class TrackWriter:
         layer = full.removeprefix(emits.name + "/") if emits.per_layer else ""
         parts = layer in self.sharded if layer else not self.sharded.isdisjoint(layers)
         if parts and emits.reduce is None:
+            self._leave_out(recorder, f"{emits.name}/*" if emits.per_layer else emits.name)
             return False
         if full not in self._declared:
             self._declared.add(full)
@@ -264,6 +275,13 @@ class TrackWriter:
                 )
             )
         return True
+
+    def _leave_out(self, recorder: Recorder, name: str) -> None:
+        """Say once that a signal is not recorded."""
+        if name not in self._declared:
+            self._declared.add(name)
+            text = "Parameters are sharded over ranks, and what each rank sees of this can't be joined."
+            recorder.event("not recorded", source="watch", signal=self.key + name, text=text)
 
     def _watch_over(self, name: str, steps: Steps, values: Array) -> None:
         sentinel = self._sentinels.setdefault(name, Sentinel())

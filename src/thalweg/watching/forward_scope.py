@@ -43,10 +43,11 @@ class RootForward:
     ) -> None:
         self._modules = modules
         self._deliver = deliver
-        self._hooks = TemporaryHooks()
+        self.over = False
+        self._inner, self._outer = TemporaryHooks(), TemporaryHooks()
         self._ends: list[tuple[Any, Callable[[Any], Measured | None]]] = []
         self.owner: Any = None
-        self._hooks.add_end(root, self._over)
+        self._outer.add_end(root, End(self))
 
     def modules(self) -> Sequence[tuple[str, nn.Module]]:
         """See `ForwardScope`."""
@@ -55,14 +56,39 @@ class RootForward:
     def before(self, module: nn.Module, look: Any) -> None:
         """See `ForwardScope`."""
         owner = self.owner
-        self._hooks.add_pre(ref(module), lambda m, args: self._deliver(owner, lambda: look(m, args)))
+        self._inner.add_pre(ref(module), lambda m, args: self._deliver(owner, lambda: look(m, args)))
 
     def at_end(self, look: Callable[[Any], Measured | None]) -> None:
         """See `ForwardScope`."""
         self._ends.append((self.owner, look))
 
-    def _over(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._hooks.remove()
+    def close(self) -> None:
+        """Take every hook out, whether the forward ended or not."""
+        self._inner.remove()
+        self._outer.remove()
+
+    def end(self, module: nn.Module, output: Any) -> None:
+        """The forward has returned, or raised (``output`` is None then)."""
+        self.over = True
+        self._inner.remove()
+        ends = [h for h in module._forward_hooks.values() if isinstance(h, End)]
+        if (
+            ends and ends[-1].scope is self
+        ):  # torch may be walking through the table: only its last entry can go
+            for end in ends:
+                if end.scope.over:
+                    end.scope.close()
         for owner, look in self._ends if output is not None else ():
             self._deliver(owner, lambda look=look: look(output))  # type: ignore[misc]  # a lambda with a default
         self._ends.clear()
+
+
+class End:
+    """The hook at a root's end; it knows its forward, so that the last of several can take all of them out."""
+
+    def __init__(self, scope: RootForward) -> None:
+        self.scope = scope
+
+    def __call__(self, module: nn.Module, args: Any, output: Any) -> None:
+        """What torch calls, also when the forward raised."""
+        self.scope.end(module, output)

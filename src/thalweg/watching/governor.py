@@ -39,6 +39,9 @@ FLIGHT_SHARE = 0.01
 FLIGHT_PERIOD = 10
 """... and else at least this often."""
 
+OBSERVATIONS = 3
+"""An instrument that took more than the whole allowance of the longest period, this often and each time, is switched off."""
+
 SAFETY = 1.3
 """What is measured leaves out the user's own cache lines that were driven out; measured on small networks."""
 
@@ -80,7 +83,6 @@ class StepPlan:
     Attributes:
         due: every instrument due.
         copies: those that need copies of the parameters from before the update.
-        turn: which turn of the rotation those copies are of.
         keep_gradient: whether the next step compares its gradient with this step's.
     """
 
@@ -90,7 +92,6 @@ class StepPlan:
     gradient: tuple[Planned, ...]
     update: tuple[Planned, ...]
     copies: tuple[Planned, ...]
-    turn: int
     keep_gradient: bool
 
 
@@ -115,6 +116,8 @@ class Governor:
         self._next_review = REVIEWS[0]
         self._resting: dict[str, int] | None = None
         self._burst_left = 0
+        self._plans: dict[int, StepPlan] = {}
+        self.too_slow: list[str] = []
         for index, planned in enumerate(self.planned):
             if isinstance(cadence, int):
                 planned.period = max(cadence, 1)
@@ -124,7 +127,11 @@ class Governor:
 
     def plan(self, step: int) -> "StepPlan":
         """What is to be done at this step."""
-        return self._plans[step % self._cycle]
+        at = step % self._cycle
+        found = self._plans.get(at)
+        if found is None:
+            found = self._plans[at] = self._plan_of(at)
+        return found
 
     def steps_took(self, seconds: Sequence[float], watching: Sequence[float], base: Sequence[float]) -> None:
         """Steps took so many seconds each, of which ``watching`` here, of which ``base`` beside the instruments."""
@@ -152,6 +159,10 @@ class Governor:
             return None
         self._next_review = next((t for t in REVIEWS if t > self._tries), self._tries + REVIEW_EVERY)
         before = {p.name: p.period for p in self.planned if p.on}
+        for planned in self.planned:
+            if len(planned.costs) >= OBSERVATIONS and min(planned.costs) > LADDER[-1] * self.allowance > 0:
+                planned.on = False
+                self.too_slow.append(planned.name)
         self._choose()
         self._replan()
         changed = {p.name: p.period for p in self.planned if p.on and p.period != before.get(p.name)}
@@ -174,10 +185,14 @@ class Governor:
         self._resting = None
         self._replan()
 
-    def switch_off(self, name: str) -> None:
-        """Never call this instrument again."""
-        self._by_name[name].on = False
+    def switch_off(self, name: str) -> bool:
+        """Never call this instrument again; False if it was off already, or is none of these."""
+        planned = self._by_name.get(name)
+        if planned is None or not planned.on:
+            return False
+        planned.on = False
         self._replan()
+        return True
 
     def period(self, name: str) -> int:
         """The present period of an instrument."""
@@ -222,12 +237,12 @@ class Governor:
                 planned.offset = (index * stride) % planned.period
         on = [p for p in self.planned if p.on]
         self._cycle = math.lcm(*(p.period for p in on)) if on else 1
-        self._plans = [self._plan_of(step, on) for step in range(self._cycle)]
+        self._plans.clear()
 
-    def _plan_of(self, step: int, on: Sequence[Planned]) -> "StepPlan":
+    def _plan_of(self, step: int) -> "StepPlan":
+        on = [p for p in self.planned if p.on]
         due = tuple(p for p in on if (step - p.offset) % p.period == 0)
         soon = [p for p in on if (step + 1 - p.offset) % p.period == 0]
-        turns = [step // p.period for p in due if Quantity.UPDATE in p.instrument.needs.quantities]
         return StepPlan(
             due=due,
             forward=tuple(p for p in due if _called_at(p, When.FORWARD)),
@@ -235,7 +250,6 @@ class Governor:
             gradient=tuple(p for p in due if _called_at(p, When.GRADIENT)),
             update=tuple(p for p in due if _called_at(p, When.UPDATE)),
             copies=tuple(p for p in due if Quantity.UPDATE in p.instrument.needs.quantities),
-            turn=turns[0] if turns else 0,
             keep_gradient=any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon),
         )
 

@@ -30,7 +30,7 @@ LARGEST_OUTBOX = 100_000
 class Entry:
     """One thing the loop has left: its kind, step, time, tensors, and what the host knew already."""
 
-    __slots__ = ("arrays", "kind", "payload", "tensors", "tick", "time", "track")
+    __slots__ = ("arrays", "error", "kind", "payload", "tensors", "tick", "time", "track")
 
     def __init__(self, kind: str, track: Any, tick: int, payload: Any, tensors: Sequence[Tensor]) -> None:
         self.kind = kind
@@ -39,7 +39,8 @@ class Entry:
         self.time = time.time()
         self.payload = payload
         self.tensors = tensors
-        self.arrays: list[np.ndarray[Any, Any]] = []
+        self.arrays: list[Any] = []
+        self.error: Exception | None = None
 
 
 class Shipment:
@@ -54,10 +55,11 @@ class Shipment:
         self._loads = [_Load(device, tensors) for device, tensors in by_device.items()]
 
     def arrive(self) -> list[Entry]:
-        """Wait for the copies, in the calling thread, and give the entries their arrays."""
+        """Wait for the copies, in the calling thread, and give the entries their arrays, or what went wrong."""
         streams = {load.device: load.unpack() for load in self._loads}
         for entry in self.entries:
             entry.arrays = [next(streams[t.device]) for t in entry.tensors]
+            entry.error = next((a for a in entry.arrays if isinstance(a, Exception)), None)
             entry.tensors = ()
         return self.entries
 
@@ -94,9 +96,13 @@ class _Load:
             at += n
 
 
-def _to_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
-    tensor = tensor.detach()
-    return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+def _to_numpy(tensor: Tensor) -> np.ndarray[Any, Any] | Exception:
+    """The tensor's array; for one that has none (sparse, or of a functional transform), what it raised."""
+    try:
+        tensor = tensor.detach()
+        return (tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor).numpy()
+    except Exception as error:
+        return error
 
 
 class Mirror(Protocol):
@@ -115,9 +121,7 @@ class Writer(Protocol):
     def take_rows(self) -> tuple[list[Any], list[Any]]:
         """The plain rows left since the last call."""
 
-    def write(
-        self, recorder: Any, entries: Sequence[Entry], rows: Any
-    ) -> list[tuple[str, Exception]]:
+    def write(self, recorder: Any, entries: Sequence[Entry], rows: Any) -> list[tuple[str, Exception]]:
         """Finish and record; what failed, and where."""
 
 
@@ -239,7 +243,10 @@ class Journal:
         if text in self._told:
             return
         self._told.add(text)
-        self.event("failure", severity="warning", source=where, error=text)
+        with contextlib.suppress(
+            Exception
+        ):  # where even the recorder can't be made, the warning is all there is
+            self.event("failure", severity="warning", source=where, error=text)
         self.warn(f"The watch could not record something and goes on without it. {text}")
 
     def warn(self, text: str) -> None:
@@ -270,6 +277,10 @@ class Journal:
         self.recorder.close(reason)
         for mirror in self.mirrors:
             mirror.close()
+
+    def abandon(self) -> None:
+        """Stop the thread; nothing will come."""
+        self._stop.set()
 
     def restart(self) -> None:
         """Close the recorder, which holds no step yet; the next thing to be written makes a new one."""

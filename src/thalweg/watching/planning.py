@@ -18,7 +18,7 @@ from thalweg.watching.instruments import DEFAULT
 SMALLEST_MEMORY = 64 << 20
 """Default bytes for copies: 64 MB, or 1 % of the parameters' bytes where that is more."""
 
-RANKS = ("zero", "all", "reduce")
+RANKS = ("zero", "all")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def path_of(out: str | os.PathLike[str] | None) -> Path:
 
 
 def reserved_names(instruments: Sequence[Instrument]) -> frozenset[str]:
-    """Names and group prefixes that belong to the watch; the user's own of that name go to ``user/``."""
+    """Names, and prefixes that end in a slash, that belong to the watch; the user's own go to ``user/``."""
     own = {
         "lr",
         "time/step",
@@ -153,5 +153,6 @@ def reserved_names(instruments: Sequence[Instrument]) -> frozenset[str]:
         "amp/scale",
         "amp/skipped",
     }
-    own |= {"grad/norm_raw", "grad/clipped"}
-    return frozenset(own | {e.name for i in instruments for e in i.emits})
+    own |= {"grad/norm_raw", "grad/clipped"} | {f"lr/group{i}" for i in range(64)}
+    emits = [e for i in instruments for e in i.emits]
+    return frozenset(own | {e.name + "/" * e.per_layer for e in emits} | {e.name for e in emits})

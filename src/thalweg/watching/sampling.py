@@ -43,13 +43,14 @@ class CoordinateSample:
         self.exact = self.elements == self.sampled
 
     def gather(self, tensors: Sequence[Tensor], rows: Sequence[int]) -> Tensor:
-        """[len(rows), width] float32 (float64 for float64 tensors): the sampled entries of each row's tensor, then zeros.
+        """[len(rows), width] float32 (float64 if any tensor is): the sampled entries of each row's tensor, then zeros.
 
         Args:
             tensors: dense tensors, one a row in ``rows``.
             rows: the rows' positions in the table.
         """
-        dtype = torch.float64 if tensors and tensors[0].dtype == torch.float64 else torch.float32
+        wide = any(t.dtype in (torch.float64, torch.complex128) for t in tensors)
+        dtype = torch.float64 if wide else torch.float32
         out = torch.zeros(len(rows), self.width, dtype=dtype, device=tensors[0].device if tensors else None)
         for i, (row, tensor) in enumerate(zip(rows, tensors, strict=True)):
             values, index = logical(local(tensor)), self._indices[row]

@@ -3,6 +3,7 @@
 import atexit
 import os
 import sys
+import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 
 from thalweg.core.errors import RunFileError, ThalwegError, UsageError
 from thalweg.record import Recorder, Run, open_run
+from thalweg.record.declaring import Registry
 from thalweg.record.naming import next_segment_path, rank_path, split_name
-from thalweg.record.signals import Role
+from thalweg.record.roles import guess_role
+from thalweg.record.signals import Role, SignalSpec
 from thalweg.tensor.hooks import find_targets
 from thalweg.tensor.local import is_distributed
-from thalweg.tensor.ranks import rank_and_world
+from thalweg.tensor.ranks import agreed, rank_and_world
+from thalweg.tensor.unwrapping import inner_model
 from thalweg.watching.clipping import Clipping
 from thalweg.watching.contracts import HeldBatch, Instrument
 from thalweg.watching.finishing import TrackWriter
@@ -104,7 +108,7 @@ def watch(
     if resume and out is None:
         raise UsageError("resume=True needs out=, the run to continue; or pass its path as resume=.")
     for target in targets:
-        for track in find_targets(target.model):
+        for track in find_targets(target.model) + find_targets(inner_model(target.model)):
             if isinstance(track, Track) and track.owner is not None:
                 track.owner.close("watched anew")
     about = {"name": name, "config": config, "tags": tags}
@@ -120,6 +124,7 @@ def watch(
         rank=rank if ranks == "all" else 0,
         world=world if ranks == "all" else 1,
         resume=resume,
+        held=held,
         on=not off,
     )
 
@@ -146,11 +151,12 @@ class Watch:
         rank: int,
         world: int,
         resume: bool,
+        held: HeldBatch | None,
         on: bool,
     ) -> None:
         self.on = on
         self.path: Path | None = None
-        self._closed = not on
+        self._closed = True  # until all is attached
         self._targets = [
             (t.key, weakref.ref(t.model), None if t.optimizer is None else weakref.ref(t.optimizer))
             for t in targets
@@ -161,24 +167,40 @@ class Watch:
             return
         self._about, self._rank, self._world = about, rank, world
         self._continuation = continuation_of(path_of(out)) if resume else None
-        self.path = rank_path(self._continuation.path if self._continuation else path_of(out), rank)
+        base = self._continuation.path if self._continuation else path_of(out)
+        self._run_id = self._continuation.run_id if self._continuation else uuid.uuid4().hex
+        if (
+            world > 1 and self._continuation is None
+        ):  # the files of one run share its id, and its default name
+            self._run_id, name = agreed(f"run {out}", f"{self._run_id} {base.name}").split(" ", 1)
+            base = base.with_name(name)
+        self.path = rank_path(base, rank)
         if self.path.exists():
             raise RunFileError(
                 f"{self.path} exists and nothing is overwritten. Choose another out=, or pass resume=True to continue it."
             )
         accelerated = any(p.device.type != "cpu" for t in targets for p in t.model.parameters())
         self._begun = False
-        self._journal = Journal(self._make_recorder, accelerated=accelerated)
+        make = weakref.WeakMethod(self._make_recorder)  # the journal's thread must not keep the watch alive
+        self._journal = Journal(lambda: cast(Any, make())(), accelerated=accelerated)
         reserved = frozenset().union(*(reserved_names(i) for i in instruments))
         self._log = UserLog(reserved, accelerated)
         self._clipping = Clipping()
-        self._memory = memory
-        for target, chosen in zip(targets, instruments, strict=True):
-            self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+        self._declared: dict[str, SignalSpec] = {}
+        self._held = held
+        try:
+            for target, chosen in zip(targets, instruments, strict=True):
+                self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+            if self._continuation is None:
+                _ = self._journal.recorder
+        except BaseException:
+            for track in self._tracks:
+                track.hooks.remove()
+            self._journal.abandon()
+            raise
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=_Silence(self))
-        if self._continuation is None:
-            _ = self._journal.recorder
+        self._closed = False
 
     # -- what a loop calls --------------------------------------------------------------------------------
 
@@ -214,8 +236,6 @@ class Watch:
             if tokens is not None:
                 given = {**given, "tokens": tokens}
             self._log.put(given, prefix, step, track, self._journal)
-            while self._log.complaints:
-                self._journal.failed("log", ValueError(self._log.complaints.pop()))
         except Exception as error:
             self._journal.failed("log", error)
         track.spent += perf_counter() - start
@@ -297,15 +317,24 @@ class Watch:
         if reduce not in ("mean", "sum", "last"):
             raise UsageError(f'declare(reduce=) is "mean", "sum" or "last", not {reduce!r}.')
         if not self._closed:
-            full = self._log.name(name)
+            full = self._log.declared(name, role)
+            role = role or guess_role(full)
+            spec = SignalSpec(name=full, role=role, clock=clock, unit=unit, shape=tuple(map(int, shape)))
+            Registry().declare(spec)  # raises here what can't be used, also where there is no recorder yet
+            self._declared[full] = spec
             self._tracks[0].writer.reduce[full] = reduce
-            self._journal.recorder.declare(full, role=role, clock=clock, unit=unit, shape=shape)
+            if self._journal.started:
+                self._journal.recorder.declare_spec(spec)
 
     def event(self, kind: str, **details: Any) -> None:
         """Record an event at the present step."""
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             self._begin()
             self._journal.event(kind, step=self.updates, source="user", **details)
+        except Exception as error:
+            self._journal.failed("event", error)
 
     # -- what a person asks -------------------------------------------------------------------------------
 
@@ -443,6 +472,7 @@ class Watch:
             cadence=cadence,
             memory=memory or memory_for(target.model),
             scaler=scaler,
+            held=self._held,
             shards=self._world > 1,
             on_first=self._begin,
         )
@@ -460,19 +490,20 @@ class Watch:
             config=self._about["config"],
             tags=self._about["tags"],
             environment=environment(),
-            run_id=last.run_id if last else None,
+            run_id=last.run_id if last else self._run_id,
             segment=last.segment if last else 0,
             first_step=last.first_step if last else 0,
             rank=self._rank,
             world=self._world,
         )
-        atexit.unregister(
-            self._at_exit
-        )  # handlers run last in, first out: the watch closes before its recorder does
+        # Handlers run last in, first out: registered after the recorder's, the watch closes before it does.
+        atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
         for track in self._tracks:
             for kind, details in notices(track, self._world):
                 recorder.event(kind, step=None, source="watch", **details)
+        for spec in self._declared.values():
+            recorder.declare_spec(spec)
         return recorder
 
     def _begin(self) -> None:
@@ -510,7 +541,7 @@ class Watch:
 
     def _closing_meta(self) -> dict[str, Any]:
         main = self._tracks[0]
-        last = {track.writer.key + k: v for track in self._tracks for k, v in track.writer.last.items()}
+        last = {k: v for track in self._tracks for k, v in track.writer.last.items()}
         periods = {p.name: p.period for p in main.governor.planned if p.on}
         return {"summary": last, "cost": main.cost.summary() | {"periods": periods}}
 
@@ -534,8 +565,10 @@ class Watch:
                 ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
             )
             return
+        self._begin()
+        track.view.unclipped = norm = total.detach().clone()
         payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
-        self._journal.put(Entry("measured", track.writer, track.tries, payload, [total.detach().clone()]))
+        self._journal.put(Entry("measured", track.writer, track.tries, payload, [norm]))
 
     def _index(self, key: str | None) -> int:
         if key is None:
@@ -571,7 +604,10 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         )
     ]
     if track.left_out:
-        text = "The model is compiled: instruments that need module hooks are off."
+        text = (
+            "The model is compiled: instruments that need module hooks are off. With held=tw.HeldBatch(...) they look "
+            "at that batch, in eager mode; that needs torch.compile(model), not model.compile()."
+        )
         out.append(("not recorded", {"instruments": track.left_out, "text": text}))
     sharded = sum(r.sharded for r in table.rows)
     if sharded and world == 1:

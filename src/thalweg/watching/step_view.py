@@ -35,6 +35,10 @@ class TableView:
         self.micro_batches = 0
         self.examples = 0
         self.alarmed = False
+        self.scaler: Any = None
+        self.ranks = 1
+        self.unreduced = False
+        self.unclipped: Tensor | None = None
         self.scale_invariant: Sequence[str] = ()
         self.sample = CoordinateSample(table.parameters, memory // 16)
         self.rotation = rotation_of(table, memory // 2)
@@ -77,11 +81,23 @@ class TableView:
         copies = [local(self._parameters[r]).clone() for r in rows]
         self._before = (rows, copies, sumsq(copies))
 
+    def gather_gradient(self) -> None:
+        """Take the sample of the gradient now, for whoever asks for it later in the step."""
+        if self._rows(Quantity.GRAD_SAMPLE):
+            self._matrix(Quantity.GRAD_SAMPLE)
+
     def keep_gradient_sample(self) -> None:
-        """Keep this step's gradient sample as the previous one of the next step."""
+        """Keep this step's gradient sample, taken before, as the previous one of the next step."""
         rows = self._rows(Quantity.GRAD_SAMPLE)
         if rows:
-            self._previous = (self.step, rows, self._matrix(Quantity.GRAD_SAMPLE))
+            sample, skipped = self._matrix(Quantity.GRAD_SAMPLE), getattr(self.optimizer, "found_inf", None)
+            if (
+                skipped is not None
+            ):  # on the device: the gradient before the skipped one, if it is known, stays
+                known = self._previous is not None and self._previous[:2] == (self.step - 1, rows)
+                before = self._previous[2] if known and self._previous is not None else sample * float("nan")
+                sample = torch.where(local(skipped).to(sample.device) != 0, before, sample)
+            self._previous = (self.step, rows, sample)
 
     def finish_update(self) -> None:
         """The step is over: drop the copies that were made for it."""
@@ -99,8 +115,13 @@ class TableView:
 
     @property
     def inv_scale(self) -> Tensor | None:
-        """1 / loss scale where gradients are still scaled (a fused optimizer under a GradScaler), else None."""
+        """1 / loss scale where gradients are still scaled, else None.
+
+        They are between micro-batches under a GradScaler, and at the step of a fused optimizer.
+        """
         scale = getattr(self.optimizer, "grad_scale", None)
+        if scale is None and self.moment is When.MICRO_BATCH:
+            scale = getattr(self.scaler, "_scale", None)
         return None if scale is None else scale.detach().reciprocal()
 
     def layers(self, q: Quantity) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ record turns tries into updates.
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
-from weakref import ref
+from weakref import proxy, ref
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from thalweg.tensor.hooks import Hooks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
-from thalweg.watching.contracts import Instrument, Measured, When
+from thalweg.watching.contracts import HeldBatch, Instrument, Measured, When
 from thalweg.watching.cost import CostMeter
 from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
 from thalweg.watching.governor import Governor, Planned, StepPlan
+from thalweg.watching.held_look import can_look, look
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
 from thalweg.watching.step_view import TableView
@@ -47,6 +48,7 @@ class Track:
         cadence: see `Governor`.
         memory: bytes that copies may take.
         scaler: the user's GradScaler.
+        held: batch for a look at activations where the model is compiled.
         shards: whether rows of which this rank has a part are looked at.
     """
 
@@ -62,6 +64,7 @@ class Track:
         cadence: str | int,
         memory: int,
         scaler: Any = None,
+        held: HeldBatch | None = None,
         shards: bool = False,
         on_first: Callable[[], None],
     ) -> None:
@@ -74,15 +77,23 @@ class Track:
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
         self._scaler, self._memory, self._shards = scaler, memory, shards
         self._on_first: Callable[[], None] | None = on_first
-        self._trained = False
+        self._unseen, self._said = 0, False
+        self._training_mode = False
+        self._trained = self._marked = False  # a stamp is known; it is of this step
         self.spent = 0.0
         self._last = 0.0
         self._found_inf: Tensor | None = None
+        self._scaler_states: Any = None
+        self._skipped_examples = 0
+        wrapped = model._modules.get("_orig_mod", model)
+        ddp = isinstance(wrapped, nn.parallel.DistributedDataParallel)
+        self._reducing = proxy(wrapped) if ddp else None
         self._grad_mark: tuple[int, int] | None = None
         self._failures: dict[str, int] = {}
         self.compiled = is_compiled(model)
         self._modules = ModuleList(model)
-        looks = [i for i in instruments if not (i.needs.forward and self.compiled)]
+        self._held = held if self.compiled and can_look(model) else None
+        looks = [i for i in instruments if not (i.needs.forward and self.compiled and self._held is None)]
         self.left_out = [i.card.name for i in instruments if i not in looks]
         self.governor = Governor(looks, budget, cadence)
         self._plan = self._next = self.governor.plan(0)
@@ -98,9 +109,10 @@ class Track:
     def _forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         start = _now()
         try:
-            if not torch.is_grad_enabled():
+            self._training_mode = self._training_mode or module.training
+            if not torch.is_grad_enabled() or module.training is not self._training_mode:
                 self.evaluation_stamp = self.tries
-            elif torch._C._current_graph_task_id() == -1:  # else a recomputation inside the backward pass
+            elif _is_of_the_loop():
                 self._training_forward(module, args, kwargs)
         except Exception as error:
             self.journal.failed("forward", error)
@@ -129,7 +141,7 @@ class Track:
         self._first()
         self._plan = self._next
         self.view.begin(self.tries)
-        self._call(When.GRADIENT, self._plan.gradient)
+        self._look_at_gradient()
         self._end_step((), start)
 
     # -- forwards -----------------------------------------------------------------------------------------
@@ -137,37 +149,64 @@ class Track:
     def mark(self) -> None:
         """What a training forward does to the step that logs belong to: for loops whose forwards are not seen."""
         self.stamp = self.tries
-        self._trained = True
+        self._trained = self._marked = True
 
     def step_for(self, evaluation: bool) -> int:
         """The try that a log made now belongs to."""
         if evaluation:
-            return max(self.stamp, self.evaluation_stamp) if self.forwards_seen else self.tries
+            return max(self.stamp, self.evaluation_stamp) if self._trained else self.tries
         return self.stamp if self._trained else self.tries
 
     def _training_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._on_first is not None:
             self._first()
         self.stamp = self.evaluation_stamp = self.tries
-        self.forwards_seen = self._trained = True
+        self.forwards_seen = self._trained = self._marked = True
         view, plan = self.view, self._next
+        if self._scaler is not None:
+            self._look_at_scaler()
+        if view.micro_batches == 0:
+            view.unreduced = not getattr(self._reducing, "require_backward_grad_sync", True)
         if view.micro_batches and plan.micro_batch and self._gradients_are_new():
             view.begin(self.tries)
             self._call(When.MICRO_BATCH, plan.micro_batch)
         view.micro_batches += 1
         view.examples += _batch_size(args, kwargs)
-        if self._scaler is not None and self._scaler._scale is not None:
-            self._put("scale", None, [self._scaler._scale.detach().clone()])
-        if plan.forward and not self.compiled and view.micro_batches == 1:
+        if plan.forward and view.micro_batches == 1:
             self._look_at_forward(module, plan.forward)
 
+    def _look_at_scaler(self) -> None:
+        """Record the loss scale; forget the micro-batches of an update that was skipped without a call of the hooks."""
+        scaler, view = self._scaler, self.view
+        states = getattr(scaler, "_per_optimizer_states", None)  # a new one at each scaler.update()
+        if states is None or not scaler.is_enabled():
+            return
+        if self._scaler_states is not states:
+            self._scaler_states = states
+            self._skipped_examples += view.examples
+            view.micro_batches = view.examples = 0
+        scale = scaler._scale  # made at the first scaler.scale(loss)
+        self._put(
+            "scale", None, [torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()]
+        )
+
     def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
-        scope = RootForward(module, self._modules, self._deliver)
+        scope = RootForward(inner_model(module) if self.compiled else module, self._modules, self._deliver)
         self.view.enter(scope)
         for planned in due:
             scope.owner = planned
             self._ask(planned)
         self.view.enter(None)
+        if self.compiled and self._held is not None:
+            began = _now()
+            try:
+                look(module, self._held)
+            except Exception as error:
+                self._held = None
+                self.journal.failed("held batch", error)
+            finally:
+                scope.close()
+            due[0].spent += _now() - began
 
     def _deliver(self, planned: Planned, look: Callable[[], Measured | None]) -> None:
         start = _now()
@@ -175,7 +214,7 @@ class Track:
             with torch.no_grad():
                 self._keep(planned, look())
         except Exception as error:
-            self._failed(planned, error)
+            self._failed(planned.name, error)
         took = _now() - start
         planned.spent += took
         self.spent += took
@@ -202,21 +241,28 @@ class Track:
         found = self._found_inf = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._put("skip", None, [found.detach().clone()])
-        if plan.due:
+        if plan.due or plan.keep_gradient:
             view.begin(tick)
         if plan.copies:
             self._keep_parameters(plan)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is not None:
             return self._wrap(closure, args, kwargs)
+        self._look_at_gradient()
+        return None
+
+    def _look_at_gradient(self) -> None:
+        plan = self._plan
         if plan.gradient:
             self._call(When.GRADIENT, plan.gradient)
-        return None
+        if plan.keep_gradient:  # now, since an optimizer may change gradients in place
+            with torch.no_grad():
+                self.view.gather_gradient()
 
     def _keep_parameters(self, plan: StepPlan) -> None:
         began = _now()
         with torch.no_grad():
-            self.view.keep_parameters(plan.turn)
+            self.view.keep_parameters(self.tries // plan.copies[0].period)
         plan.copies[0].spent += _now() - began
 
     def _wrap(self, closure: Callable[[], Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -229,7 +275,8 @@ class Track:
             if not ran:
                 ran = True
                 began = _now()
-                self._call(When.GRADIENT, self._plan.gradient)
+                self.view.begin(self.tries)  # a micro-batch may have been looked at inside the closure
+                self._look_at_gradient()
                 self.spent += _now() - began
             return result
 
@@ -242,20 +289,25 @@ class Track:
         if plan.update:
             self._call(When.UPDATE, plan.update)
         if plan.keep_gradient:
-            with torch.no_grad():
-                view.keep_gradient_sample()
+            view.keep_gradient_sample()
         took = start - self._last if self._last else float("nan")
         self._last = start
         self._loop_row(groups, took)
-        if plan.due:
+        if plan.due or plan.keep_gradient:
             view.finish_update()
         if view.micro_batches > 1 or plan.micro_batch:
             self._grad_mark = self._mark_of_gradients()
+        self._unseen = 0 if view.micro_batches else self._unseen + 1
         view.micro_batches = view.examples = 0
+        view.unclipped = None
+        self._trained, self._marked = self._marked, False
         self.tries += 1
-        if self.tries == 3 and not self.forwards_seen:
+        if self._unseen == 3 and not self._said:
+            self._said = True
             self._say_no_forwards()
         self.journal.ship(start)
+        while self.writer.broken:
+            self._failed(*self.writer.broken.popleft())
         if self.writer.triggered is not None:
             self._look_closely(self.writer.triggered)
         self._next = self.governor.plan(self.tries)
@@ -276,6 +328,10 @@ class Track:
         self.cost.add(sum(took), sum(spent), len(took))
         self.governor.steps_took(took, spent, base)
         changed = self.governor.review()
+        while self.governor.too_slow:
+            text = "even at the longest period it takes more than the whole budget"
+            name = self.governor.too_slow.pop()
+            self.journal.event("switched off", severity="warning", instrument=name, text=text)
         self._next = self.governor.plan(self.tries)
         if changed is not None:
             step = self.writer.step_of(self.tries)
@@ -283,14 +339,15 @@ class Track:
 
     def _loop_row(self, groups: Sequence[dict[str, Any]], took: float) -> None:
         rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups]) or (_NAN,)
+        examples, self._skipped_examples = self.view.examples + self._skipped_examples, 0
         if self._found_inf is None and set(map(type, rates)) == _ALL_FLOAT:
-            self.writer.rows.append((self.tries, time.time(), took, self.view.examples, rates))
+            self.writer.rows.append((self.tries, time.time(), took, examples, rates))
             return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
         known = tuple(
             None if isinstance(r, Tensor) else float("nan") if r is None else float(r) for r in rates
         )
-        self._put("loop", (took, self.view.examples, known), tensors)
+        self._put("loop", (took, examples, known), tensors)
 
     def _look_closely(self, trigger: tuple[str, int]) -> None:
         """A signal leapt: look more often for a while (the writer stores the flight recorder's memory)."""
@@ -314,7 +371,7 @@ class Track:
         try:
             self._keep(planned, planned.instrument.measure(self.view))
         except Exception as error:
-            self._failed(planned, error)
+            self._failed(planned.name, error)
         planned.spent += _now() - began
 
     def _keep(self, planned: Planned, measured: Measured | None) -> None:
@@ -323,12 +380,10 @@ class Track:
             payload = (planned.instrument, keys, measured.layers, measured.facts)
             self._put("measured", payload, [measured.values[k] for k in keys])
 
-    def _failed(self, planned: Planned, error: Exception) -> None:
-        name = planned.name
+    def _failed(self, name: str, error: Exception) -> None:
         self._failures[name] = self._failures.get(name, 0) + 1
         self.journal.failed(f"instrument {name}", error)
-        if self._failures[name] >= _FAILURES_ALLOWED and planned.on:
-            self.governor.switch_off(name)
+        if self._failures[name] >= _FAILURES_ALLOWED and self.governor.switch_off(name):
             self.journal.event(
                 "switched off", severity="warning", instrument=name, failures=self._failures[name]
             )
@@ -347,6 +402,8 @@ class Track:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
         self.tries = self.stamp = self.evaluation_stamp = tries
         self._next = self.governor.plan(tries)
+        if (model := self._model()) is not None:  # again: a normalization may have been frozen since
+            self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
 
     def initial_state(self) -> dict[str, Tensor]:
@@ -371,6 +428,8 @@ class Track:
             optimizer_of(self._optimizer),
             self._memory,
         )
+        view.scaler = self._scaler
+        view.ranks = 1 if self._reducing is None else self._reducing.process_group.size()
         view.scale_invariant = scale_invariant_weights(inner_model(model))
         return view
 
@@ -394,6 +453,11 @@ class Track:
         )
         self.journal.event("no forward seen", severity="warning", text=text)
         self.journal.warn(text)
+
+
+def _is_of_the_loop() -> bool:
+    """Whether a forward is neither recomputed inside a backward pass nor traced by a functional transform."""
+    return torch._C._current_graph_task_id() == -1 and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def optimizer_of(weak: Any) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from thalweg.record.roles import guess_role
+from thalweg.record.signals import Role
 from thalweg.watching.journal import Entry, Journal
 from thalweg.watching.track import Track
 
@@ -19,21 +20,19 @@ class UserLog:
 
     Args:
         reserved: names that instruments write; a user's own of that name goes to ``user/``.
-
-    Attributes:
-        complaints: what could not be recorded, in words; each name is complained of once. Taken by the caller.
     """
 
     def __init__(self, reserved: frozenset[str], accelerated: bool) -> None:
         self._reserved, self._accelerated = reserved, accelerated
         self._orders: dict[tuple[str, ...], tuple[tuple[str, ...], bool | None]] = {}
         self._names: dict[tuple[str, str], tuple[str, bool]] = {}
-        self.complaints: list[str] = []
-        self._complained: set[str] = set()
 
-    def name(self, name: str, prefix: str = "") -> str:
-        """The name a signal is recorded under."""
-        return self._resolve(name, prefix)[0]
+    def declared(self, name: str, role: Role) -> str:
+        """The name a signal with this role is recorded under."""
+        full, evaluation = self._resolve(name, "")
+        self._names[(name, "")] = (full, role in _EVALUATION if role else evaluation)
+        self._orders.clear()
+        return full
 
     def put(
         self, given: Mapping[str, Any], prefix: str, step: int | None, track: Track, journal: Journal
@@ -44,24 +43,15 @@ class UserLog:
         if known is None:
             known = self._orders[key] = self._order(given, prefix)
         names, evaluation = known
-        if evaluation is not None and (numbers := self._numbers(given)) is not None:
-            track.writer.logs.append((track.step_for(evaluation), time.time(), names, numbers, step))
+        if evaluation is not None and not self._accelerated:
+            try:
+                numbers = [float(v.item()) if type(v) is Tensor else _number(v) for v in given.values()]
+            except (TypeError, ValueError, RuntimeError):  # something that is no plain number
+                self._put_slowly(given, prefix, step, track, journal)
+            else:
+                track.writer.logs.append((track.step_for(evaluation), time.time(), names, numbers, step))
         else:
             self._put_slowly(given, prefix, step, track, journal)
-
-    def _numbers(self, given: Mapping[str, Any]) -> list[float] | None:
-        """The values as floats, where the host has all of them; else None."""
-        if self._accelerated and any(
-            isinstance(v, Tensor) and v.device.type != "cpu" for v in given.values()
-        ):
-            return None
-        try:
-            return [
-                v if type(v) is float else float(v.item() if isinstance(v, Tensor) else v)
-                for v in given.values()
-            ]
-        except (TypeError, ValueError, RuntimeError):
-            return None
 
     def _order(self, given: Mapping[str, Any], prefix: str) -> tuple[tuple[str, ...], bool | None]:
         """Full names, and whether all are of evaluation; None where they are mixed."""
@@ -77,7 +67,7 @@ class UserLog:
             full, evaluation = self._resolve(name, prefix)
             number = _scalar(value)
             if number is None and not (isinstance(value, Tensor) and value.numel() == 1):
-                for entry in self._not_scalar(full, value, step, track, evaluation):
+                for entry in self._not_scalar(full, value, step, track, evaluation, journal):
                     journal.put(entry)
                 continue
             names, numbers, tensors = groups.setdefault(evaluation, ([], [], []))
@@ -90,7 +80,7 @@ class UserLog:
             journal.put(Entry("log", track.writer, track.step_for(evaluation), payload, tensors))
 
     def _not_scalar(
-        self, name: str, value: Any, step: int | None, track: Track, evaluation: bool
+        self, name: str, value: Any, step: int | None, track: Track, evaluation: bool, journal: Journal
     ) -> list[Entry]:
         tick = track.step_for(evaluation)
         if isinstance(value, Tensor) and value.numel() and not value.is_complex():
@@ -98,21 +88,29 @@ class UserLog:
         array = None if isinstance(value, (Tensor, str)) else _array(value)
         if array is not None:
             return [Entry("vector", track.writer, tick, (name, array, step), [])]
-        if name not in self._complained:
-            self._complained.add(name)
-            self.complaints.append(
-                f"{name!r} is {type(value).__name__}, which is no number; it is not recorded"
-            )
+        journal.failed(
+            "log", TypeError(f"{name!r} is {type(value).__name__}, which is no number; not recorded")
+        )
         return []
 
     def _resolve(self, name: str, prefix: str) -> tuple[str, bool]:
         known = self._names.get((name, prefix))
         if known is None:
             full = f"{prefix.rstrip('/')}/{name}" if prefix and name != "tokens" else name
-            if full in self._reserved:
+            if full in self._reserved or any(full.startswith(r) for r in self._reserved if r.endswith("/")):
                 full = f"user/{full}"
-            known = self._names[(name, prefix)] = (full, guess_role(full) in _EVALUATION)
+            evaluation = (
+                guess_role(f"{full}/loss") in _EVALUATION
+            )  # a word such as eval, whatever was measured
+            known = self._names[(name, prefix)] = (full, evaluation)
         return known
+
+
+def _number(value: Any) -> float:
+    """The value as a float; a TypeError for text and for what has several elements."""
+    if isinstance(value, str):
+        raise TypeError
+    return float(value)
 
 
 def _scalar(value: Any) -> float | None:

@@ -4,9 +4,9 @@ r"""Effective learning rate of layers whose scale doesn't matter.
 
 A weight followed by a normalization can be scaled without changing the function, so its norm acts only through the
 rate (van Laarhoven, "L2 Regularization versus Batch and Weight Normalization", 2017). A layer counts as
-scale-invariant when it is a Linear or convolution without bias, or with one, directly followed, in the order in
-which modules were added, by a BatchNorm, GroupNorm with one channel a group, InstanceNorm, or by a LayerNorm over
-its outputs.
+scale-invariant when it is a Linear or convolution directly followed, in the order in which modules were added, by a
+BatchNorm that is not frozen, an InstanceNorm or a GroupNorm with one channel a group, which take the bias out as
+well; or, where it has no bias, by another GroupNorm or a LayerNorm over its outputs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -87,12 +87,15 @@ def scale_invariant_weights(model: nn.Module) -> list[str]:
 
 def _normalizes(norm: nn.Module, reader: nn.Module) -> bool:
     outputs = next(reader.parameters()).shape[0]
+    unbiased = all(name != "bias" for name, _ in reader.named_parameters())
     if isinstance(norm, _CHANNEL_NORMS):
         return bool(norm.num_features == outputs) and (norm.training or not norm.track_running_stats)
     if isinstance(norm, nn.GroupNorm):
-        return norm.num_channels == outputs
+        alone = norm.num_groups == norm.num_channels
+        return norm.num_channels == outputs and (alone or unbiased)
     return (
         isinstance(norm, nn.LayerNorm)
         and isinstance(reader, nn.Linear)
+        and unbiased
         and norm.normalized_shape == (outputs,)
     )

@@ -11,7 +11,9 @@ averaged first and divided afterwards, since the mean of ratios is biased. The a
 `MEMORY` measurements, with exponential weights.
 
 It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
-unit is examples where the forward's first argument has a batch dimension, else micro-batches.
+unit is examples where the forward's first argument has a batch dimension, else micro-batches. Clipping changes the
+big batch and not the small one: with ``watch.clip_grad_norm_`` the norm before it is used, and an update whose
+gradients were changed in place by something else is left out. Under a GradScaler give it to the watch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -34,13 +36,16 @@ CARD = Card(
         "G": "the true gradient",
         "B_simple": "noise scale, in examples",
     },
-    needs="gradient accumulation: at least two backward passes an update, of equal size",
+    needs="gradient accumulation, two or more backward passes of equal size; clipping by watch.clip_grad_norm_; scaler=",
     cost="one further pass over the gradients",
     signals=("noise/scale", "noise/trace", "noise/gradient_squared"),
 )
 
 MEMORY = 20
 """Measurements that the averages remember: a single one is often negative."""
+
+LARGEST_RATIO = 1e4
+"""Above this many times what pure noise would give, the small batch was measured under a loss scale, and is left out."""
 
 
 class NoiseScale:
@@ -61,24 +66,36 @@ class NoiseScale:
     )
 
     def __init__(self) -> None:
-        self._small: tuple[int, Tensor, int] | None = None
+        self._small: tuple[int, Tensor, int, int] | None = None
         self._averages: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
     def measure(self, view: StepView) -> Measured | None:
         """Sum of squares after the first backward pass, then of the whole accumulated gradient."""
         if view.moment is When.MICRO_BATCH:
             if view.micro_batches == 1 and view.layers(Quantity.GRAD):
-                self._small = (view.step, view.sumsq(Quantity.GRAD).sum(), view.examples)
+                self._small = (
+                    view.step,
+                    view.sumsq(Quantity.GRAD).sum(),
+                    view.examples,
+                    _writes(view),
+                )
             return None
         small, self._small = self._small, None
         if small is None or small[0] != view.step or view.micro_batches < 2:
             return None
         examples = small[2] or 1
         uneven = view.examples and view.examples != examples * view.micro_batches
-        if uneven:
+        later = view.micro_batches - 1
+        copied = 0 if view.ranks == 1 else 1 if view.unreduced else later  # DDP copies what it has reduced
+        clipped = _writes(view) - small[3] > later + copied
+        if uneven or (clipped and view.unclipped is None):
             return None
-        sums = {"small": small[1], "big": view.sumsq(Quantity.GRAD).sum()}
-        return Measured(sums, (), {"batches": float(view.micro_batches), "examples": float(examples)})
+        unclipped = view.unclipped
+        big = view.sumsq(Quantity.GRAD).sum() if unclipped is None else unclipped.to(small[1]).square()
+        sums = {"small": small[1], "big": big}
+        alone = 1 if view.unreduced else view.ranks
+        facts = {"batches": view.micro_batches, "examples": examples * alone, "more": view.ranks / alone}
+        return Measured(sums, (), {name: float(value) for name, value in facts.items()})
 
     def finish(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
@@ -87,12 +104,15 @@ class NoiseScale:
 
         Gradients are taken as means over their batches: the accumulated one is divided by the number of
         micro-batches, the small one taken as it is, whatever constant the loss was divided by; that constant
-        squared is in the trace and the squared gradient, and cancels in the noise scale.
+        squared is in the trace and the squared gradient, and cancels in the noise scale. Under DDP the accumulated
+        gradient is over the examples of all ranks; the small one too, unless its backward pass was in ``no_sync``.
         """
         k, b = facts["batches"], facts["examples"]
         small, big = raw["small"], raw["big"] / k**2
-        squared = (k * big - small) / (k - 1)
-        trace = (small - big) / (1 / b - 1 / (k * b))
+        small = np.where((small > 0) & (small < LARGEST_RATIO * k * big), small, np.nan)
+        ratio = k * facts.get("more", 1.0)
+        squared = (ratio * big - small) / (ratio - 1)
+        trace = (small - big) / (1 / b - 1 / (ratio * b))
         scale = np.array([self._average(s, g) for s, g in zip(trace, squared, strict=True)])
         return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
 
@@ -106,9 +126,14 @@ class NoiseScale:
 
     def state_dict(self) -> dict[str, Any]:
         """The running averages."""
-        return {"averages": list(self._averages)}
+        return {"averages": [float(v) for v in self._averages]}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from saved averages."""
         weight, s, g = state["averages"]
         self._averages = (float(weight), float(s), float(g))
+
+
+def _writes(view: StepView) -> int:
+    """How often the first gradient was written in place: once a backward pass, and once when it was clipped."""
+    return view.tensors(Quantity.GRAD)[0]._version

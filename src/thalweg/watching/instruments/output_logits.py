@@ -1,6 +1,6 @@
 r"""The output softmax: largest logit, log-partition, and rows that have collapsed.
 
-.. math:: \log Z = \log \sum_c e^{z_c}, \qquad \text{collapsed: } \log Z - \max_c z_c = 0 \text{ in the working type}
+.. math:: \log Z = \log \sum_c e^{z_c}, \qquad \text{collapsed: } \log \sum_c e^{z_c - \max_k z_k} = 0 \text{ in the working type}
 
 A drifting log Z foretells the divergence of output logits (Wortsman et al., "Small-scale proxies for large-scale
 Transformer training instabilities", 2023). In a collapsed row the cross-entropy of the largest class is exactly 0
@@ -25,7 +25,7 @@ CARD = Card(
     kind="instrument",
     summary="Largest output logit, mean log-partition, share of softmax rows collapsed in the working type.",
     papers=(14, 220),
-    formula="log Z = log sum_c exp(z_c);  collapsed: log Z = max_c z_c in the working type",
+    formula="log Z = log sum_c exp(z_c);  collapsed: log sum_c exp(z_c - max_k z_k) = 0 in the working type",
     symbols={"z": "output logits of one row"},
     needs="eager mode; a model whose output is logits",
     cost="one pass over at most 1,024 rows of the output",
@@ -83,13 +83,16 @@ def _look(output: Any) -> Measured | None:
     if logits is None:
         return None
     rows = logits.detach().reshape(-1, logits.shape[-1])
-    rows = rows[:: max(1, len(rows) // ROWS)]
+    rows = rows[:: -(-len(rows) // ROWS)]
     largest = rows.amax(1)
-    partition = torch.logsumexp(rows, 1)
+    margin = torch.logsumexp(
+        rows - largest[:, None], 1
+    )  # added to the maximum it would be rounded away too early
+    exact = margin if rows.dtype is torch.float32 else torch.logsumexp(rows.float(), 1) - largest.float()
     return Measured(
         {
             "largest": largest.max(),
-            "log_partition": partition.float().mean(),
-            "collapsed": (partition == largest).float().mean(),
+            "log_partition": (largest.float() + exact).mean(),
+            "collapsed": (margin == 0).float().mean(),
         }
     )

@@ -1,0 +1,162 @@
+"""One process of the grid: trains its cells unwatched and watched, and writes a verdict on each.
+
+Run by `acceptance.launching`, one process a rank; not by hand.
+"""
+
+import argparse
+import json
+import time
+import traceback
+import warnings
+from dataclasses import asdict
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from acceptance.by_hand import ByHand
+from acceptance.cells import INDUCTOR, Cell
+from acceptance.fingerprint import differences, fingerprint, hooks
+from acceptance.judging import compare, groups_of, known_limit, words_of
+from acceptance.training import Observer, Setup, digits, set_up, train
+from acceptance.verdicts import CORRECT, IN_PART, UNSUPPORTED, WRONG, Verdict
+
+import thalweg as tw
+
+Trained = tuple[dict[str, str], list[str], dict[str, int], dict[str, int]]
+
+
+def main() -> None:
+    """Work through the cells of a file, each rank in step with the others."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cells", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--rank", type=int, default=0)
+    parser.add_argument("--world", type=int, default=1)
+    parser.add_argument("--inductor", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if given.world > 1:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{given.folder}/meeting",
+            rank=given.rank,
+            world_size=given.world,
+            timeout=timedelta(seconds=60),
+        )
+    data = digits()
+    for name in json.loads(given.cells.read_text()):
+        verdict = _judge(Cell.named(name), data, given)
+        if given.rank == 0:
+            with (given.folder / "verdicts.jsonl").open("a") as out:
+                out.write(json.dumps(asdict(verdict)) + "\n")
+    if given.world > 1:
+        dist.destroy_process_group()
+
+
+def _judge(cell: Cell, data: Any, given: argparse.Namespace) -> Verdict:
+    """The verdict on one cell; an error is one too."""
+    began = time.perf_counter()
+    backend = ""
+    if cell.mode == "compiled":
+        backend = "inductor" if given.inductor and cell.name in INDUCTOR else "aot_eager"
+    try:
+        verdict = _run(cell, data, backend, given)
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        at = f"{Path(last.filename).name}:{last.lineno}"
+        verdict = Verdict(cell.name, WRONG, f"{type(error).__name__}: {error} ({at})")
+    verdict.seconds, verdict.backend = round(time.perf_counter() - began, 2), backend
+    return verdict
+
+
+def _run(cell: Cell, data: Any, backend: str, given: argparse.Namespace) -> Verdict:
+    setup = set_up(cell, given.rank, backend)
+    hand = ByHand(setup)
+    try:
+        plain = _train(setup, data, hand, None)
+    except RuntimeError as error:
+        limit = known_limit(cell, error)
+        if not limit:
+            raise
+        return Verdict(cell.name, UNSUPPORTED, limit)
+    wrong: list[str] = []
+    refused: set[str] = set()
+    compared = 0
+    for ranks in _ways(cell):
+        setup = set_up(cell, given.rank, backend)
+        path = given.folder / f"{cell.name.replace('/', '-')}-{ranks}.tw"
+        bare = hooks(setup.network, setup.optimizer)
+        watch = tw.watch(
+            setup.model, setup.optimizer, scaler=setup.scaler, out=path, name=cell.name, cadence=1, ranks=ranks
+        )
+        watched = _train(setup, data, Observer(), watch)
+        watch.close()
+        left = differences(bare, hooks(setup.network, setup.optimizer))
+        changed = _changes(plain, watched) + [f"hook left on {name}" for name in left]
+        for rank, found in enumerate(_of_all_ranks(changed, given.world)):
+            wrong += [f"ranks={ranks}: rank {rank} differs from the unwatched run in {text}" for text in found[:3]]
+        if given.rank == 0:
+            run = tw.open_run(path)
+            more, missing, number = compare(run, hand, words_of(run))
+            wrong += [f"ranks={ranks}: {text}" for text in (*more, *run.warnings)]
+            refused = missing if ranks == _ways(cell)[-1] else refused
+            compared += number
+    wrong += _expect_less(cell, refused)
+    kind = WRONG if wrong else IN_PART if refused else CORRECT
+    return Verdict(cell.name, kind, "; ".join(wrong[:4]), compared, refused=groups_of(refused))
+
+
+def _ways(cell: Cell) -> tuple[str, ...]:
+    """The values of ``ranks=`` that a cell is watched with; what is refused is that of the last."""
+    if cell.ranks == "fsdp2":
+        return ("zero", "all")
+    return ("zero", "all") if cell.ranks == "ddp" and cell.technique == "plain" else ("zero",)
+
+
+def _train(setup: Setup, data: Any, observer: Observer, watch: Any) -> Trained:
+    """Train, and take the fingerprint while the watch is still on."""
+    marks = train(setup, data, observer, watch)
+    after = fingerprint(setup.network, setup.optimizer, setup.scaler)
+    return after, marks, _compiled(), _hooks_for_good(setup)
+
+
+def _hooks_for_good(setup: Setup) -> dict[str, int]:
+    """Modules whose mode is training: a cell must not leave one in the other mode."""
+    return {name: int(m.training) for name, m in setup.network.named_modules()}
+
+
+def _compiled() -> dict[str, int]:
+    """How many graphs the compiler made and how often it gave up: watching must not change either."""
+    counters = torch._dynamo.utils.counters
+    return dict(counters["stats"]) | {"frames " + k: v for k, v in counters["frames"].items()}
+
+
+def _changes(plain: Trained, watched: Trained) -> list[str]:
+    changed = differences(plain[0], watched[0])
+    changed += [
+        f"gradients of try {i}" for i, (a, b) in enumerate(zip(plain[1], watched[1], strict=True)) if a != b
+    ]
+    return changed + [f"compiler's {name}" for name in differences(plain[2], watched[2])]
+
+
+def _of_all_ranks(mine: list[str], world: int) -> list[list[str]]:
+    """What each rank found; also the barrier after which all files are closed."""
+    if world == 1:
+        return [mine]
+    everyone: list[Any] = [None] * world
+    dist.all_gather_object(everyone, mine)
+    return everyone
+
+
+def _expect_less(cell: Cell, refused: set[str]) -> list[str]:
+    """An eager cell of whole parameters has no excuse."""
+    if refused and cell.mode == "eager" and cell.ranks != "fsdp2":
+        return [f"refused without a reason: {', '.join(groups_of(refused))}"]
+    return []
+
+
+if __name__ == "__main__":
+    main()
