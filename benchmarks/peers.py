@@ -26,8 +26,8 @@ class Job:
         title: what it is, in words.
         build: makes the model, the same one at each call.
         batches: (inputs, targets), taken in turn.
-        block: steps that an arm makes at its turn; divides a cadence cycle of 200.
-        rounds: turns that are counted.
+        block: steps that an arm makes at its turn.
+        rounds: turns that are counted; with ``block``, five whole cadence cycles of 200 steps or more.
         every: steps within which per-layer gradient norms must have been measured.
     """
 
@@ -60,11 +60,15 @@ class Arm(ABC):
     def step(self, x: Tensor, y: Tensor) -> None:
         """One step of the loop."""
 
-    def resume(self) -> None:  # noqa: B027  # most arms have nothing to do at these three moments
+    def resume(self) -> None:  # noqa: B027  # most arms have nothing to do at a turn or at the end
         """Its turn begins."""
 
-    def settle(self) -> None:  # noqa: B027
-        """Its turn ends: work that it left to the background is done now, in its own time."""
+    def worked(self, seconds: float) -> None:  # noqa: B027
+        """Its turn, of so many seconds, ends."""
+
+    def threads(self) -> list[int]:
+        """The system's numbers of the threads that work for it in the background."""
+        return []
 
     def close(self) -> None:  # noqa: B027
         """All turns are over."""

@@ -2,25 +2,28 @@
 
 The arms train copies of one model in the same process and take turns, in an order that turns around at every
 round, so that a busy machine meets all of them alike. What counts is the ratio of total times: a median would hide
-an instrument that is expensive and rare. It is given twice: of the time on the wall, and of the processor time of
-all the process's threads, which other programs disturb less and which holds the work of the background thread too.
-When the watch's turn ends, what it left to that thread is finished within its own time. Importing, building, a
-warm-up in which the governor calibrates, and closing are not counted; closing is shown.
+an instrument that is expensive and rare. It is given twice: of the time on the wall, and of the processor's time,
+which other programs disturb less. Both hold what the watch does in its background threads: the processor's time
+all of it, the wall's what was done while another arm had its turn, as if the loop had waited for it. Those threads
+are woken after as much time of their own loop as in a run that is alone. Importing, building, a warm-up in which the
+governor calibrates, and closing are not counted; closing is shown.
 
     python -m benchmarks.watching [mlp cnn gpt] [--quick] [--no-peers] [--profile] [--json]
 """
 
 import argparse
+import contextlib
 import gc
 import json
 import random
 import tempfile
+import threading
 import warnings
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, process_time, thread_time
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -31,6 +34,7 @@ import thalweg as tw
 from benchmarks.peers import PEERS, Arm, Job, Plain, cross_entropy
 from benchmarks.tables import number, table
 from thalweg.demo.networks import DigitNet, SmallGPT
+from thalweg.watching import journal
 from thalweg.watching.instruments import DEFAULT
 from thalweg.watching.session import Watch
 from thalweg.watching.track import Track
@@ -42,10 +46,16 @@ WARM_UP = 250
 SHARE, FLOOR = 0.03, 60e-6
 """The target: 3 % of the plain step, or 60 microseconds where that is more."""
 
+DRAIN_EVERY = journal.EVERY
+"""Seconds of its loop after which the watch's thread takes what has been left for it."""
+
 MEMORY = 64 << 20
 """Default of ``memory=`` for models of this size."""
 
 PEER_WARM_UP = 10
+PEERS_EVERY = 5
+"""Peers take part in every fifth round only: their ratios are large and need less precision."""
+
 SLOW = 4
 """A peer slower than this many plain steps makes fewer steps at its turn, so that a turn is not much longer."""
 
@@ -78,12 +88,12 @@ def plays(length: int, count: int) -> tuple[list[tuple[Tensor, Tensor]], int]:
 
 def job_mlp() -> Job:
     title = "MLP 784-256-256-10 (269 k parameters), MNIST digits, batch 128"
-    return Job("mlp", title, mlp, digits(128), block=2 * CYCLE, rounds=15, every=10)
+    return Job("mlp", title, mlp, digits(128), block=CYCLE // 5, rounds=100, every=10)
 
 
 def job_cnn() -> Job:
     title = "CNN with batch normalization (106 k parameters), MNIST digits, batch 64"
-    return Job("cnn", title, DigitNet, digits(64), block=CYCLE // 2, rounds=20, every=1)
+    return Job("cnn", title, DigitNet, digits(64), block=CYCLE // 10, rounds=80, every=1)
 
 
 def job_gpt() -> Job:
@@ -94,8 +104,8 @@ def job_gpt() -> Job:
         title,
         lambda: SmallGPT(symbols, width=384, layers=6, heads=6, length=256),
         batches,
-        block=CYCLE // 10,
-        rounds=10,
+        block=CYCLE // 50,
+        rounds=250,
         every=1,
     )
 
@@ -120,6 +130,10 @@ class Watched(Arm):
             self.model, self.optimizer, out=folder / f"{self.probes}.tw", probes=self.probes
         )
         self.track = self.watch._tracks[0]
+        self.due, self.over = threading.Event(), False
+        self.since_drained = 0.0
+        self.thread = threading.Thread(target=self._drain_when_due, daemon=True)
+        self.thread.start()
 
     def step(self, x: Tensor, y: Tensor) -> None:
         loss = cross_entropy(self.model(x), y)
@@ -131,11 +145,28 @@ class Watched(Arm):
     def resume(self) -> None:
         self.track._last = 0.0  # the other arms' turns are no part of its next step
 
-    def settle(self) -> None:
-        self.watch._journal.flush()
+    def worked(self, seconds: float) -> None:
+        self.since_drained += seconds
+        if self.since_drained > DRAIN_EVERY:
+            self.since_drained = 0.0
+            self.due.set()
+
+    def threads(self) -> list[int]:
+        workers = (self.thread, self.watch.recorder._thread)
+        return [t.native_id for t in workers if t.native_id is not None and t.is_alive()]
 
     def close(self) -> None:
+        self.over = True
+        self.due.set()
+        self.thread.join()
         self.watch.close()
+
+    def _drain_when_due(self) -> None:
+        """What the watch's own thread does, which sleeps during the benchmark, by the clock of this arm's turns."""
+        while not self.over:
+            self.due.wait()
+            self.due.clear()
+            self.watch._journal.drain()
 
     def _weigh(self, *_: Any) -> None:
         if self.looking:
@@ -188,26 +219,57 @@ def kept_bytes(track: Any, model: nn.Module, optimizer: torch.optim.Optimizer) -
 
 @dataclass
 class Taken:
-    """What one arm took in the counted rounds."""
+    """What one arm took in its turns.
+
+    Attributes:
+        arm: who.
+        block: steps a turn.
+        rounds: the rounds it took part in.
+        wall: seconds of each turn.
+        processor: the loop's own processor seconds of each turn.
+        steps: seconds of each step.
+        during: processor seconds of its background threads during its turns.
+        background: processor seconds of its background threads, all of them.
+    """
 
     arm: Arm
     block: int
+    rounds: list[int] = field(default_factory=list)
     wall: list[float] = field(default_factory=list)
     processor: list[float] = field(default_factory=list)
-    settling: float = 0.0
     steps: list[float] = field(default_factory=list)
+    during: float = 0.0
+    background: float = 0.0
+
+    def add_background(self, seconds: float) -> None:
+        """Its threads worked so long in all: a share of it belongs to each turn."""
+        self.background = seconds
+        self.processor = [p + seconds / len(self.processor) for p in self.processor]
+        self.wall = [w + (seconds - self.during) / len(self.wall) for w in self.wall]
 
     @property
     def mean(self) -> float:
-        """Processor seconds a step, settling included."""
+        """Processor seconds a step."""
         return sum(self.processor) / len(self.steps)
 
 
-def turn(taken: Taken, batches: Sequence[tuple[Tensor, Tensor]], steps: int) -> list[float]:
+def in_background(arm: Arm) -> float:
+    """Processor seconds that an arm's background threads have used so far (0 where the system doesn't say)."""
+    nanoseconds = 0
+    for thread in arm.threads():
+        with contextlib.suppress(OSError):
+            nanoseconds += int(Path(f"/proc/self/task/{thread}/schedstat").read_text().split()[0])
+    return 1e-9 * nanoseconds
+
+
+def turn(
+    taken: Taken, batches: Sequence[tuple[Tensor, Tensor]], steps: int, round_number: int = 0
+) -> list[float]:
     """So many steps of an arm: seconds of each. Its totals are added to ``taken``."""
     arm, each = taken.arm, []
     arm.resume()
-    worked = process_time()
+    background = in_background(arm)
+    worked = thread_time()
     began = last = perf_counter()
     for _ in range(steps):
         x, y = batches[arm.steps % len(batches)]
@@ -216,12 +278,12 @@ def turn(taken: Taken, batches: Sequence[tuple[Tensor, Tensor]], steps: int) -> 
         now = perf_counter()
         each.append(now - last)
         last = now
-    waiting = process_time()
-    arm.settle()
-    taken.wall.append(perf_counter() - began)
-    taken.processor.append(process_time() - worked)
-    taken.settling += process_time() - waiting
+    taken.wall.append(last - began)
+    taken.processor.append(thread_time() - worked)
+    arm.worked(taken.processor[-1])
+    taken.during += in_background(arm) - background
     taken.steps += each
+    taken.rounds.append(round_number)
     return each
 
 
@@ -248,6 +310,7 @@ def measure_job(job: Job, *, peers: bool, rounds: int, warm_up: int = WARM_UP) -
     torch.set_num_threads(1)
     absent: dict[str, str] = {}
     arms: list[Taken] = []
+    journal.EVERY = 3600.0
     with tempfile.TemporaryDirectory(prefix="thalweg-benchmark-") as folder:
         plain_step = 0.0
         for kind in (Plain, HooksOnly, Full, *(PEERS if peers else ())):
@@ -258,14 +321,18 @@ def measure_job(job: Job, *, peers: bool, rounds: int, warm_up: int = WARM_UP) -
             if kind is Plain:
                 plain_step = float(np.median(turn(Taken(arms[0].arm, 10), job.batches, 10)))
         before = {t.arm.name: inside(t.arm) for t in arms}
+        background = [in_background(t.arm) for t in arms]
         firsts = {t.arm.name: t.arm.steps for t in arms}
         gc.collect()
         gc.freeze()  # the peers' libraries are no part of anybody's loop
         for round_number in range(rounds):
-            shift = round_number // 2 % len(arms)
-            order = arms[shift:] + arms[:shift]
+            present = [t for t in arms if round_number % PEERS_EVERY == 0 or not isinstance(t.arm, PEERS)]
+            shift = round_number // 2 % len(present)
+            order = present[shift:] + present[:shift]
             for taken in order if round_number % 2 == 0 else reversed(order):
-                turn(taken, job.batches, taken.block)
+                turn(taken, job.batches, taken.block, round_number)
+        for taken, earlier in zip(arms, background, strict=True):
+            taken.add_background(in_background(taken.arm) - earlier)
         result = {
             "job": job.name,
             "title": job.title,
@@ -300,7 +367,7 @@ def row(taken: Taken, plain: Taken) -> dict[str, Any]:
     out = {"name": taken.arm.name, "covers": taken.arm.covers, "steps": len(taken.steps)}
     for clock in ("wall", "processor"):
         mine = np.array(getattr(taken, clock)) / taken.block
-        theirs = np.array(getattr(plain, clock)) / plain.block
+        theirs = np.array(getattr(plain, clock))[taken.rounds] / plain.block
         out |= {
             clock: ratio(mine, theirs),
             f"{clock}_step": float(mine.mean()),
@@ -333,7 +400,7 @@ def components(
         "hooks and log": hooks.mean - plain.mean,
         "instruments": full.mean - hooks.mean,
         "in all": full.mean - plain.mean,
-        "of which finishing what waits at the end of a turn": full.settling / len(full.steps),
+        "of which in background threads": full.background / len(full.steps),
     }
     for one in (hooks, full):
         spent, steps = inside(one.arm)

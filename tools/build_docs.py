@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "generated"
 NOTE = "<!-- Made by tools/build_docs.py; edit the code it is made from. -->\n\n"
 KINDS = {"instrument": "Instruments"}
-FAULT_TESTS = ("test_*fault*.py", "test_*fuzz*.py")
+FAULT_TESTS = ("test_*fault*.py", "test_*fuzz*.py", "test_watch_call.py", "test_watch_loops.py")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

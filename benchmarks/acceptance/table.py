@@ -36,8 +36,9 @@ Made by `make grid`; {counts(verdicts)}.
 
 Each cell trains a small convolutional network (BatchNorm, dropout, two parameter groups, a changing rate, a parameter
 of one element) on MNIST's digits for {TRIES} tries of {BATCH} examples a rank, twice from the same seeds: unwatched, and
-watched with `cadence=1`, so that every default instrument measures at every step. Sharded cells (FSDP2) are watched a
-third time with `ranks="all"`, and so are the plain ones of DDP. The optimizer is AdamW; SGD with Nesterov's momentum
+watched with `cadence=1`, so that every default instrument measures at every step. Sharded cells (FSDP2) are watched with
+`ranks="zero"`, where nothing of sharded parameters may be recorded, and with `ranks="all"`, where the joined record of
+both ranks must be that of the whole (compiled ones but the plain only with the latter); so are the plain ones of DDP. The optimizer is AdamW; SGD with Nesterov's momentum
 under accumulation, and with plain momentum under a closure (AdamW there too for FSDP2 with a fused optimizer: torch's
 fused SGD takes no sharded tensor). In float16 the fourth try overflows and is skipped.
 

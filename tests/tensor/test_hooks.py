@@ -107,6 +107,39 @@ def test_a_saved_model_loads_where_thalweg_is_not_installed(tmp_path: Path) -> N
     assert done.stdout.strip() == repr(model(x).tolist())
 
 
+class Slotted(nn.Linear):
+    __slots__ = ("extra",)
+
+
+class OwnState(nn.Linear):
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "saved": True}
+
+
+@pytest.mark.parametrize("kind", [nn.Linear, Slotted, OwnState])
+def test_a_saved_model_holds_nothing_but_itself(kind: type[nn.Module]) -> None:
+    plain, model = kind(2, 2), kind(2, 2)
+    before = dict(vars(model))
+    own = model.register_forward_pre_hook(torch.nn.functional.relu)
+    hooks, second = Hooks(), Hooks()
+    hooks.forward_pre(model, Counter().note)
+    second.forward_pre(model, Counter().note)
+    assert list(copy.deepcopy(model)._forward_pre_hooks) == [own.id]
+    own.remove()
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    with torch.serialization.safe_globals([kind]):
+        other = torch.load(buffer, weights_only=True) if kind is nn.Linear else copy.copy(model)
+    assert {*vars(other)} - {"saved"} == {*vars(plain)}
+    assert not other._forward_pre_hooks
+    assert not other._forward_pre_hooks_with_kwargs
+    hooks.remove()
+    assert not copy.copy(model)._forward_pre_hooks
+    second.remove()
+    assert {*vars(model)} == {*before}
+
+
 def test_handles_are_found_by_their_owner() -> None:
     model, _, hooks, counter = hooked()
     model.register_forward_pre_hook(lambda module, args: None)

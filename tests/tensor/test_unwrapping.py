@@ -74,3 +74,15 @@ def test_the_optimizer_inside() -> None:
     circle = Wrapper(None)
     circle.optimizer = circle
     assert inner_optimizer(circle) is circle
+
+
+def test_the_optimizer_that_a_sharpness_aware_one_lets_step() -> None:
+    class Sharpness(torch.optim.Optimizer):
+        def __init__(self, groups: list[dict[str, object]], base: torch.optim.Optimizer) -> None:
+            super().__init__([nn.Parameter(torch.zeros(1))], {})
+            self.base_optimizer, self.param_groups = base, groups
+
+    plain = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    assert inner_optimizer(Sharpness(plain.param_groups, plain)) is plain
+    other = Sharpness([], plain)
+    assert inner_optimizer(other) is other

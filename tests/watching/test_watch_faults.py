@@ -35,7 +35,7 @@ class Custom:
         if self.what == "raises":
             raise ArithmeticError("on purpose")
         if self.what == "is slow":
-            time.sleep(0.02)
+            time.sleep(0.06)
         if self.what == "interrupts":
             raise KeyboardInterrupt
         if self.what == "gives a sparse tensor":

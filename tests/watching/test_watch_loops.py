@@ -337,10 +337,10 @@ def test_lbfgs_records_the_gradient_of_the_first_evaluation() -> None:
             loss = F.cross_entropy(model(x), y)
             loss.backward()
             evaluations += 1
+            watch.log(loss=loss)
             if evaluations == 1:
                 firsts.append(norm_of(model))
                 losses.append(float(loss.detach()))
-                watch.log(loss=loss)
             return loss
 
         returned = optimizer.step(closure)

@@ -234,7 +234,7 @@ def test_several_optimizers_resume_each_at_its_own_count() -> None:
 
 
 def test_the_run_can_be_looked_at_before_the_new_segment_has_begun() -> None:
-    checkpoint, _ = first_run(5, 3)
+    first_run(5, 3)
     model = mlp()
     watch = tw.watch(model, adam(model), out="run", resume=True)
     assert watch.run["loss"].steps.tolist() == [0, 1, 2, 3, 4]

@@ -1,12 +1,16 @@
 """Callables that stand in a model's or optimizer's hook tables without tying the watch to their copies.
 
-A model with a hook is deep-copied, saved and loaded like any other. The copy's hook must do nothing, and a saved
-model must load where Thalweg is not installed: a `Handle` copies to an inert one, and pickles as ``"".__init__``, a
-built-in that takes any arguments, does nothing and returns None.
+A model with a hook is deep-copied, saved and loaded like any other, and what is saved must load where Thalweg is not
+installed, also with ``weights_only=True``, which lets nothing in but an allow-list. So a hooked module gets a
+``__getstate__`` of its own, which leaves the watch's hooks out of every copy and file. Where a class pickles itself in
+another way, a `Handle` copies to an inert one, and pickles as ``"".__init__``, a built-in that takes any arguments, does
+nothing and returns None.
 """
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,6 +48,32 @@ class Handle:
         return (getattr, ("", "__init__"))
 
 
+class StateWithoutHooks:
+    """The ``__getstate__`` of a hooked module: its state, without the watch's hooks and without this."""
+
+    __slots__ = ("_module",)
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = weakref.ref(module)
+
+    def __call__(self) -> Any:
+        """What the module's class gives, cleaned."""
+        module = self._module()
+        state = None if module is None else type(module).__getstate__(module)  # type: ignore[no-untyped-call]  # typeshed's
+        if isinstance(state, tuple) and len(state) == 2 and isinstance(state[0], dict):  # a class with slots
+            return self._cleaned(state[0]), state[1]
+        return self._cleaned(state) if isinstance(state, dict) else state
+
+    def _cleaned(self, state: dict[str, Any]) -> dict[str, Any]:
+        state = {k: v for k, v in state.items() if v is not self}
+        hooks = state.get("_forward_pre_hooks", {})
+        mine = {key for key, hook in hooks.items() if isinstance(hook, Handle)}
+        for name in ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"):
+            if name in state:
+                state[name] = OrderedDict((k, v) for k, v in state[name].items() if k not in mine)
+        return state
+
+
 class Hooks:
     """The hooks one watch has put in, so that all of them can be taken out again."""
 
@@ -55,6 +85,8 @@ class Hooks:
         """Call ``target(module, args, kwargs)`` before each forward of ``module``."""
         handle = self._new(target)
         self._removals.append(module.register_forward_pre_hook(handle, with_kwargs=True).remove)
+        module.__dict__.setdefault("__getstate__", StateWithoutHooks(module))
+        self._removals.append(partial(_restore_state, weakref.ref(module)))
 
     def step(
         self, optimizer: torch.optim.Optimizer, before: Callable[..., Any], after: Callable[..., Any]
@@ -80,6 +112,15 @@ class Hooks:
         handle = Handle(target)
         self._handles.append(handle)
         return handle
+
+
+def _restore_state(weak: "weakref.ref[nn.Module]") -> None:
+    """Take the ``__getstate__`` out again when the last hook has gone."""
+    module = weak()
+    if module is not None and isinstance(module.__dict__.get("__getstate__"), StateWithoutHooks):
+        hooks = module._forward_pre_hooks.values()
+        if not any(isinstance(hook, Handle) for hook in hooks):
+            del module.__dict__["__getstate__"]
 
 
 def find_targets(module: nn.Module) -> list[Any]:

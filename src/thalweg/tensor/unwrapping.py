@@ -47,11 +47,19 @@ def _inside(model: nn.Module) -> nn.Module | None:
 
 
 def inner_optimizer(optimizer: object) -> object:
-    """The optimizer that holds the hooks, inside wrappers that keep it as ``.optimizer`` (Accelerate, Lightning)."""
+    """The optimizer that takes the steps, inside wrappers that keep it as ``.optimizer`` (Accelerate, Lightning).
+
+    Also as ``.base_optimizer``, where both have the same parameter groups: sharpness-aware ones climb, come back, and
+    let the base one step.
+    """
     seen: set[int] = set()
     while id(optimizer) not in seen:
         seen.add(id(optimizer))
         inner = getattr(optimizer, "optimizer", None)
+        if inner is None:
+            inner = getattr(optimizer, "base_optimizer", None)
+            if getattr(inner, "param_groups", None) is not getattr(optimizer, "param_groups", None):
+                break
         if not isinstance(inner, torch.optim.Optimizer):
             break
         optimizer = inner

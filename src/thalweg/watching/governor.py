@@ -39,7 +39,7 @@ FLIGHT_SHARE = 0.01
 FLIGHT_PERIOD = 10
 """... and else at least this often."""
 
-OBSERVATIONS = 3
+OBSERVATIONS = 2
 """An instrument that took more than the whole allowance of the longest period, this often and each time, is switched off."""
 
 SAFETY = 1.3
@@ -160,7 +160,8 @@ class Governor:
         self._next_review = next((t for t in REVIEWS if t > self._tries), self._tries + REVIEW_EVERY)
         before = {p.name: p.period for p in self.planned if p.on}
         for planned in self.planned:
-            if len(planned.costs) >= OBSERVATIONS and min(planned.costs) > LADDER[-1] * self.allowance > 0:
+            known = planned.on and len(planned.costs) >= OBSERVATIONS
+            if known and min(planned.costs) > LADDER[-1] * self.allowance > 0:
                 planned.on = False
                 self.too_slow.append(planned.name)
         self._choose()

@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from thalweg.record import open_run
-from thalweg.record.naming import next_segment_path, split_name
+from thalweg.record.naming import next_segment_path, segment_path, split_name
+from thalweg.tensor.ranks import agreed
 from thalweg.watching.track import Track
 
 
@@ -41,7 +42,7 @@ class Continuation:
         tracks = dict(state["tracks"])
         first = int(next(iter(tracks.values()))["updates"]) if tracks else 0
         if path.exists():
-            number = split_name(next_segment_path(path)).segment
+            number = _next_segment(path)
         else:
             path, number = fallback or path, split_name(path).segment + 1
         return cls(path, str(state["run_id"]), number, first, None, tracks)
@@ -56,14 +57,20 @@ def continuation_of(path: Path) -> Continuation | None:
     if not path.exists():
         return None
     run = open_run(path)
-    new = next_segment_path(path)
+    number = _next_segment(path)
     steps = [
         int(run[name].steps[-1])
         for name in run.names()
         if name == "lr" or name.endswith(":lr")
         if len(run[name])
     ]
-    return Continuation(new, run.id, split_name(new).segment, 0, max(steps, default=-1))
+    return Continuation(segment_path(path, number), run.id, number, 0, max(steps, default=-1))
+
+
+def _next_segment(path: Path) -> int:
+    """The number after the run's last segment; the same on every rank, whichever has made its file already."""
+    number = split_name(next_segment_path(path)).segment
+    return int(agreed(f"segment of {split_name(path).base}", str(number)))
 
 
 def present_step(last: Continuation, tracks: Sequence[Track]) -> tuple[int, str]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thalweg.core.errors import RunFileError, ThalwegError, UsageError
 from thalweg.record import Recorder, Run, open_run
 from thalweg.record.declaring import Registry
-from thalweg.record.naming import next_segment_path, rank_path, split_name
+from thalweg.record.naming import family, rank_path, segment_path, split_name
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Role, SignalSpec
 from thalweg.tensor.hooks import find_targets
@@ -220,12 +220,13 @@ class Watch:
             values: name -> number, tensor, array.
             step: the step they belong to. By default that of the last training forward (the number of updates
                 done before it), for evaluation names that of the last forward; several logs of one name within a
-                step are averaged (see `declare`).
+                step are averaged (see `declare`). Where the optimizer evaluates a closure several times within
+                one step, what is logged in the first evaluation counts: the others are elsewhere.
             tokens: how many tokens this call stands for; added up in the signal "tokens".
             prefix: put before each name, with a slash.
             **named: more numbers.
         """
-        if self._closed:
+        if self._closed or any([t.repeating for t in self._tracks]):
             return
         start = perf_counter()
         track = self._tracks[0]
@@ -357,7 +358,8 @@ class Watch:
             )
         if not self._closed:
             self._journal.flush()
-        return open_run(self.path)
+        begun = self.path.exists()  # a new segment's file is made at its first step
+        return open_run(self.path if begun else next(iter(family(self.path)), self.path))
 
     @property
     def recorder(self) -> Recorder:
@@ -527,7 +529,8 @@ class Watch:
             if self.path is not None:
                 self.path.unlink(missing_ok=True)
         self._continuation = last
-        self.path = rank_path(next_segment_path(last.path), self._rank) if last.path.exists() else self.path
+        if last.path.exists():
+            self.path = segment_path(last.path, last.segment, self._rank)
         for track in self._tracks:
             saved = last.tracks.get(track.writer.key, {})
             track.writer.samples, track.writer.tokens = (

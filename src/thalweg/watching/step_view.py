@@ -89,7 +89,7 @@ class TableView:
     def keep_gradient_sample(self) -> None:
         """Keep this step's gradient sample, taken before, as the previous one of the next step."""
         rows = self._rows(Quantity.GRAD_SAMPLE)
-        if rows:
+        if rows and ("matrix", Quantity.GRAD_SAMPLE) in self._cache:
             sample, skipped = self._matrix(Quantity.GRAD_SAMPLE), getattr(self.optimizer, "found_inf", None)
             if (
                 skipped is not None

@@ -72,6 +72,7 @@ class Track:
         self.tries = 0
         self.stamp = self.evaluation_stamp = 0
         self.forwards_seen = False
+        self.repeating = False  # whether a closure is being evaluated again within one step
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
@@ -130,9 +131,11 @@ class Track:
 
     def _after_step(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         start = _now()
+        done = self.tries + 1
         try:
             self._end_step(optimizer.param_groups, start)
         except Exception as error:
+            self.tries, self._next = done, self.governor.plan(done)  # counted all the same
             self.journal.failed("after the step", error)
 
     def step(self) -> None:
@@ -256,8 +259,11 @@ class Track:
         if plan.gradient:
             self._call(When.GRADIENT, plan.gradient)
         if plan.keep_gradient:  # now, since an optimizer may change gradients in place
-            with torch.no_grad():
-                self.view.gather_gradient()
+            try:
+                with torch.no_grad():
+                    self.view.gather_gradient()
+            except Exception as error:
+                self.journal.failed("gradient sample", error)
 
     def _keep_parameters(self, plan: StepPlan) -> None:
         began = _now()
@@ -271,7 +277,11 @@ class Track:
 
         def watched() -> Any:
             nonlocal ran
-            result = closure()
+            self.repeating = ran
+            try:
+                result = closure()
+            finally:
+                self.repeating = False
             if not ran:
                 ran = True
                 began = _now()

@@ -66,7 +66,7 @@ class UserLog:
         for name, value in given.items():
             full, evaluation = self._resolve(name, prefix)
             number = _scalar(value)
-            if number is None and not (isinstance(value, Tensor) and value.numel() == 1):
+            if number is None and not _is_scalar_elsewhere(value):
                 for entry in self._not_scalar(full, value, step, track, evaluation, journal):
                     journal.put(entry)
                 continue
@@ -108,7 +108,7 @@ class UserLog:
 
 def _number(value: Any) -> float:
     """The value as a float; a TypeError for text and for what has several elements."""
-    if isinstance(value, str):
+    if isinstance(value, (str, bytes)):
         raise TypeError
     return float(value)
 
@@ -120,14 +120,19 @@ def _scalar(value: Any) -> float | None:
     if isinstance(value, Tensor):
         here = value.device.type == "cpu" and value.numel() == 1 and not value.is_complex()
         return float(value.item()) if here else None
-    if isinstance(value, np.generic):
-        return float(value)
-    return None
+    return float(value) if isinstance(value, (np.floating, np.integer, np.bool_)) else None
+
+
+def _is_scalar_elsewhere(value: Any) -> bool:
+    """Whether it is a number that an accelerator has."""
+    return isinstance(value, Tensor) and value.numel() == 1 and not value.is_complex()
 
 
 def _array(value: Any) -> np.ndarray[Any, Any] | None:
-    try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    if value is None or isinstance(value, (str, bytes)):
         return None
-    return array.copy() if array.size else None
+    try:
+        array = np.asarray(value)
+        return None if array.dtype.kind in "SUc" or not array.size else array.astype(np.float64)
+    except Exception:  # whatever a stranger's object raises when it is asked for its numbers
+        return None
