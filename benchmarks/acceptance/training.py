@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from acceptance.cells import BATCH, MICRO_BATCHES, TRIES, Cell
-from acceptance.fingerprint import gradients
 from torch import Tensor, nn
 from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint
 
 import thalweg as tw
+from acceptance.cells import BATCH, MICRO_BATCHES, TRIES, Cell
+from acceptance.fingerprint import gradients
 from thalweg.watching import Watch
 
 CLIP = 0.8
@@ -128,9 +128,7 @@ def digits() -> tuple[Tensor, Tensor]:
     )
 
 
-def train(
-    setup: Setup, data: tuple[Tensor, Tensor], observer: Observer, watch: Watch | None
-) -> list[str]:
+def train(setup: Setup, data: tuple[Tensor, Tensor], observer: Observer, watch: Watch | None) -> list[str]:
     """Train for `TRIES` tries; the fingerprint of the gradients after each, before they are zeroed."""
     setup.model.train()
     marks = []

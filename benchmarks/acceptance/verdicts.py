@@ -6,6 +6,7 @@ CORRECT, IN_PART, UNSUPPORTED, WRONG = "correct", "in part", "unsupported", "WRO
 RELATIVE, ABSOLUTE = 2e-5, 1e-7
 """The record is float32 and sums squares in float32: about 1e-6 of each value; differences of sums lose a digit."""
 
+
 @dataclass
 class Verdict:
     """What became of one cell.

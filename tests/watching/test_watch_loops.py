@@ -698,6 +698,8 @@ def test_overflow_under_a_grad_scaler(fused: bool, given: bool) -> None:
         assert run["amp/scale"].last == scaler.get_scale()
     else:
         assert "amp/scale" not in run
+        (event,) = [e for e in run.events("not recorded") if "signals" in e.details]
+        assert "scaler=" in event.details["text"]
 
 
 def test_a_disabled_scaler_is_no_scaler() -> None:

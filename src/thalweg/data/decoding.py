@@ -16,7 +16,7 @@ def package_folder(package: str, requirement: str, wanted_by: str) -> Path:
 
     Args:
         package: its import name.
-        requirement: what to give to pip ("mlxtend>=0.23").
+        requirement: what to give to pip ("'thalweg[data]'").
         wanted_by: the data set's name, for the message.
 
     Raises:
@@ -25,7 +25,7 @@ def package_folder(package: str, requirement: str, wanted_by: str) -> Path:
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
-            f"{wanted_by} comes inside a package that is not installed: pip install '{requirement}'"
+            f"{wanted_by} comes inside a package that is not installed: pip install {requirement}"
         )
     return Path(spec.submodule_search_locations[0])
 

@@ -70,7 +70,7 @@ def dots(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
     if pairs[0][0].device.type == "cpu":
         return torch.tensor([_host_dot(a, b) for a, b in pairs], dtype=torch.float64)
     dtype = accumulator_dtype(pairs[0][0].device)
-    return torch.stack([torch.sum(a * b, dtype=dtype) for a, b in pairs])
+    return torch.stack([torch.sum(a.to(dtype) * b.to(dtype)) for a, b in pairs])
 
 
 def _host_dot(a: Tensor, b: Tensor) -> float:

@@ -91,6 +91,8 @@ class TrackWriter:
                 if float(entry.arrays[0]) != 0:
                     self.skips.append(entry.tick)
                 continue
+            if self.skips and self.skips[-1] == entry.tick and _of_the_update(entry):
+                continue  # nothing was applied
             kinds.setdefault(_group(entry), []).append(entry)
         work = [
             (getattr(self, f"_write_{k[0]}"), of_kind, _whose(of_kind[0])) for k, of_kind in kinds.items()
@@ -106,7 +108,8 @@ class TrackWriter:
                 failures.append((whose, error))
                 self._blame(block[0], error)
         if self.triggered is not None and self.triggered[1] + AFTER_SPIKE > self._full_until:
-            self._full_until = self.triggered[1] + AFTER_SPIKE
+            latest = max((r[0] for r in rows[1]), default=0)  # what is noticed late is looked at from then on
+            self._full_until = max(self.triggered[1], self.step_of(latest)) + AFTER_SPIKE
             self._dump_flight(recorder)
         return failures
 
@@ -140,6 +143,9 @@ class TrackWriter:
                 raise ValueError(f"{instrument.card.name} gave {name!r}, which is not among its signals")
             if values.shape[0] != len(steps) or (per_layer and values.shape[1:] != (len(layers),)):
                 raise ValueError(f"{instrument.card.name} gave {name!r} with shape {values.shape}")
+            if isinstance(values, np.ma.MaskedArray):
+                self._write_some(recorder, emits, steps, times, values)
+                continue
             wide = per_layer and instrument.card.name == "gradient-norm"
             for full, column in _columns(emits, layers, values):
                 if self._declare(recorder, emits, full, about):
@@ -151,6 +157,22 @@ class TrackWriter:
         if late and kept.any():
             recorder.extend(
                 late, steps[kept], np.stack(late_columns, 1)[kept], times=times[kept], clock=self.clock
+            )
+
+    def _write_some(
+        self,
+        recorder: Recorder,
+        emits: Emits,
+        steps: Steps,
+        times: Array,
+        values: np.ma.MaskedArray[Any, Any],
+    ) -> None:
+        """A total that only some of the steps complete: those that are not masked."""
+        there = ~np.ma.getmaskarray(values)
+        if there.any() and self._declare(recorder, emits, emits.name, ()):
+            column = values.data[there][:, None]
+            recorder.extend(
+                [self.key + emits.name], steps[there], column, times=times[there], clock=self.clock
             )
 
     def _write_log(self, recorder: Recorder, entries: list[Entry]) -> None:
@@ -184,8 +206,11 @@ class TrackWriter:
         ticks, times, took, examples = (np.array([r[i] for r in rows], np.float64) for i in range(4))
         rates = np.array([r[4] for r in rows], np.float64)
         steps = np.array([self.step_of(int(t)) for t in ticks] if self.skips else ticks, np.int64)
-        names = ["lr"] if rates.shape[1] == 1 else ["lr", *(f"lr/group{i}" for i in range(rates.shape[1]))]
-        columns = [rates[:, 0], *(rates.T if rates.shape[1] > 1 else ())]
+        groups = rates.shape[1]
+        names = (
+            [] if groups == 0 else ["lr"] if groups == 1 else ["lr", *(f"lr/group{i}" for i in range(groups))]
+        )
+        columns = [*rates.T[:1], *(rates.T if groups > 1 else ())]
         names.append("time/step")
         columns.append(took)
         if examples.any():
@@ -393,6 +418,12 @@ class Sentinel:
         usual = statistics.median(self._recent)
         scatter = statistics.median(abs(v - usual) for v in self._recent)
         return max(SPIKE * usual, usual + SCATTERS * scatter)
+
+
+def _of_the_update(entry: Entry) -> bool:
+    """Whether it was measured of gradients or parameters; a count of bad entries says why an update was skipped."""
+    instrument = entry.payload[0] if entry.kind == "measured" else None
+    return bool(instrument and instrument.needs.quantities and instrument.card.name != "nonfinite-gradient")
 
 
 def _group(entry: Entry) -> tuple[Any, ...]:

@@ -274,9 +274,12 @@ class Journal:
             self.recorder.set_meta(key, value)
         if self.dropped:
             self.event("dropped", severity="warning", entries=self.dropped)
-        self.recorder.close(reason)
         for mirror in self.mirrors:
-            mirror.close()
+            try:
+                mirror.close()
+            except Exception as error:
+                self.failed("mirror", error)
+        self.recorder.close(reason)
 
     def abandon(self) -> None:
         """Stop the thread; nothing will come."""

@@ -226,7 +226,7 @@ class Watch:
             prefix: put before each name, with a slash.
             **named: more numbers.
         """
-        if self._closed or any([t.repeating for t in self._tracks]):
+        if self._closed or any(t.repeating for t in self._tracks):
             return
         start = perf_counter()
         track = self._tracks[0]
@@ -612,6 +612,11 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
             "at that batch, in eager mode; that needs torch.compile(model), not model.compile()."
         )
         out.append(("not recorded", {"instruments": track.left_out, "text": text}))
+    view = track.view
+    if len(view.rotation) > 1 or view.sampled_rows:
+        text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
+        sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
+        out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
     sharded = sum(r.sharded for r in table.rows)
     if sharded and world == 1:
         text = (

@@ -41,7 +41,7 @@ class TableView:
         self.unclipped: Tensor | None = None
         self.scale_invariant: Sequence[str] = ()
         self.sample = CoordinateSample(table.parameters, memory // 16)
-        self.rotation = rotation_of(table, memory // 2)
+        self.rotation, self.sampled_rows = rotation_of(table, memory // 2, 4 * self.sample.width)
         self._parameters = table.parameters
         self._names = table.names
         self._cache: dict[Any, Any] = {}
@@ -78,8 +78,22 @@ class TableView:
     def keep_parameters(self, turn: int) -> None:
         """Copy the rows whose turn it is, so that their update can be measured after the step."""
         rows = self.rotation[turn % len(self.rotation)] if self.rotation else []
-        copies = [local(self._parameters[r]).clone() for r in rows]
-        self._before = (rows, copies, sumsq(copies))
+        copies = [self._copy(r) for r in rows]
+        self._before = (rows, copies, self._scaled(rows, self._sums_of(Quantity.BEFORE, copies)))
+
+    def _copy(self, row: int) -> Tensor:
+        """A copy of a row's parameter, or of a sample of it where it is too large."""
+        if row in self.sampled_rows:
+            return self.sample.gather([self._parameters[row]], [row])[0]
+        return local(self._parameters[row]).clone()
+
+    def _scaled(self, rows: Sequence[int], sums: Tensor) -> Tensor:
+        """Sums of rows of which only a sample was copied, scaled up to all elements."""
+        if self.sampled_rows.isdisjoint(rows):
+            return sums
+        factors = self.sample.scale(rows)
+        keep = [f if r in self.sampled_rows else 1.0 for r, f in zip(rows, factors, strict=True)]
+        return sums * torch.tensor(keep, dtype=sums.dtype).to(sums.device, non_blocking=True)
 
     def gather_gradient(self) -> None:
         """Take the sample of the gradient now, for whoever asks for it later in the step."""
@@ -187,7 +201,7 @@ class TableView:
             return list(self._parameters)
         if q is Quantity.UPDATE:
             rows, copies, _ = self._before or ([], [], None)
-            return [_difference(self._parameters[r], old) for r, old in zip(rows, copies, strict=True)]
+            return [self._difference(r, old) for r, old in zip(rows, copies, strict=True)]
         return list(self._matrix(q).unbind())
 
     def _sumsq(self, q: Quantity) -> Tensor:
@@ -195,9 +209,18 @@ class TableView:
             return self._before[2]
         if q in (Quantity.GRAD, Quantity.PARAM, Quantity.UPDATE):
             sums = self._sums_of(q, self.tensors(q))
+            if q is Quantity.UPDATE:
+                sums = self._scaled(self._rows(q), sums)
             inverse = self.inv_scale if q is Quantity.GRAD else None
             return sums if inverse is None else sums * inverse.to(sums).square()
         return self._matrix(q).double().square().sum(1)
+
+    def _difference(self, row: int, old: Tensor) -> Tensor:
+        """What the update added to a row, or to the copied sample of it, in at least float32."""
+        if row in self.sampled_rows:
+            return self.sample.gather([self._parameters[row]], [row])[0] - old
+        new = local(self._parameters[row])
+        return new.float() - old.float() if new.dtype in _HALF else torch.sub(new, old, out=old)
 
     def _sums_of(self, q: Quantity, tensors: list[Tensor]) -> Tensor:
         """Sums of squares; on the CPU their values are kept on the host as well."""
@@ -246,24 +269,20 @@ def _is_dense(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.layout is torch.strided
 
 
-def _difference(parameter: Tensor, old: Tensor) -> Tensor:
-    """parameter - old, in at least float32."""
-    new = local(parameter)
-    return new.float() - old.float() if new.dtype in _HALF else torch.sub(new, old, out=old)
-
-
-def rotation_of(table: ParamTable, budget: int) -> list[list[int]]:
-    """Rows in turns, each turn's copies within ``budget`` bytes; a row larger than that is in no turn."""
+def rotation_of(table: ParamTable, budget: int, sample: int) -> tuple[list[list[int]], frozenset[int]]:
+    """Rows in turns, each turn's copies within ``budget`` bytes; and the rows larger than that, which take ``sample``."""
     turns: list[list[int]] = []
+    sampled: set[int] = set()
     room = 0
     for i, parameter in enumerate(table.parameters):
         shard = getattr(parameter, "_local_tensor", parameter)
         size = shard.numel() * max(4, shard.element_size())
         if size > budget:
-            continue
+            sampled.add(i)
+            size = sample
         if not turns or size > room:
             turns.append([])
             room = budget
         turns[-1].append(i)
         room -= size
-    return turns
+    return turns, frozenset(sampled)

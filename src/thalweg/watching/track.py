@@ -5,6 +5,7 @@ are counted, since on an accelerator nobody knows yet whether an update was skip
 record turns tries into updates.
 """
 
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,7 +32,6 @@ ACCOUNT_EVERY = 25
 """Steps whose times are handed on together."""
 
 _now = time.perf_counter
-_NAN = float("nan")
 _ALL_FLOAT = {float}
 
 
@@ -80,6 +80,7 @@ class Track:
         self._on_first: Callable[[], None] | None = on_first
         self._unseen, self._said = 0, False
         self._training_mode = False
+        self._asked = scaler is not None
         self._trained = self._marked = False  # a stamp is known; it is of this step
         self.spent = 0.0
         self._last = 0.0
@@ -239,6 +240,8 @@ class Track:
             self._first()
         view, tick = self.view, self.tries
         plan = self._plan = self._next
+        if not self._asked:
+            self._ask_for_scaler()
         if fingerprint(optimizer.param_groups) != view.table.fingerprint:
             view = self._parameters_changed(optimizer)
         found = self._found_inf = getattr(optimizer, "found_inf", None)
@@ -348,9 +351,9 @@ class Track:
             self.journal.event("cadence", step=step, periods=dict(changed), allowance=self.governor.allowance)
 
     def _loop_row(self, groups: Sequence[dict[str, Any]], took: float) -> None:
-        rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups]) or (_NAN,)
+        rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups])
         examples, self._skipped_examples = self.view.examples + self._skipped_examples, 0
-        if self._found_inf is None and set(map(type, rates)) == _ALL_FLOAT:
+        if self._found_inf is None and _ALL_FLOAT.issuperset(map(type, rates)):
             self.writer.rows.append((self.tries, time.time(), took, examples, rates))
             return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
@@ -407,6 +410,9 @@ class Track:
         if self._on_first is not None:
             begin, self._on_first = self._on_first, None
             begin()
+            if self._scaler is None and _autocast_to_half():
+                text = "The loop runs in float16 and no scaler= was given: loss scale and skipped updates are not recorded."
+                self.journal.event("not recorded", text=text)
 
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
@@ -454,6 +460,22 @@ class Track:
             self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
         return self.view
 
+    def _ask_for_scaler(self) -> None:
+        """At the first step: is it made by a GradScaler that nobody told the watch of?"""
+        self._asked = True
+        frame = sys._getframe()
+        while (outer := frame.f_back) is not None:
+            frame = outer
+            if frame.f_code.co_filename.endswith("grad_scaler.py"):
+                text = (
+                    "A GradScaler makes these steps: the loss scale, and updates that it skips, are not recorded, "
+                    "nor is the noise scale. Pass it as tw.watch(..., scaler=scaler)."
+                )
+                self.journal.event(
+                    "not recorded", signals=["amp/scale", "amp/skipped", "noise/scale"], text=text
+                )
+                return
+
     def _say_no_forwards(self) -> None:
         text = (
             "No forward of the watched model was seen in three steps: it was compiled after tw.watch(...), or by "
@@ -468,6 +490,11 @@ class Track:
 def _is_of_the_loop() -> bool:
     """Whether a forward is neither recomputed inside a backward pass nor traced by a functional transform."""
     return torch._C._current_graph_task_id() == -1 and torch._C._functorch.peek_interpreter_stack() is None
+
+
+def _autocast_to_half() -> bool:
+    kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
+    return any(torch.get_autocast_dtype(kind) is torch.float16 for kind in kinds)
 
 
 def optimizer_of(weak: Any) -> Any:

