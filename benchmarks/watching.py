@@ -130,6 +130,7 @@ class Watched(Arm):
             self.model, self.optimizer, out=folder / f"{self.probes}.tw", probes=self.probes
         )
         self.track = self.watch._tracks[0]
+        self.watch.recorder._flush_every = 3600.0  # this one's thread sleeps too, until it is asked to write
         self.due, self.over = threading.Event(), False
         self.since_drained = 0.0
         self.thread = threading.Thread(target=self._drain_when_due, daemon=True)
@@ -162,11 +163,11 @@ class Watched(Arm):
         self.watch.close()
 
     def _drain_when_due(self) -> None:
-        """What the watch's own thread does, which sleeps during the benchmark, by the clock of this arm's turns."""
+        """What the sleeping threads would do by now, had the loop been alone: finish, and write."""
         while not self.over:
             self.due.wait()
             self.due.clear()
-            self.watch._journal.drain()
+            self.watch._journal.flush()
 
     def _weigh(self, *_: Any) -> None:
         if self.looking:

@@ -36,12 +36,13 @@ def main() -> int:
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as temporary:
         verdicts = judge(cells, given.keep or Path(temporary), inductor=whole)
-    text = page(verdicts, time.monotonic() - began)
+    text = page(verdicts)
     if given.json:
         given.json.write_text(json.dumps([asdict(v) for v in verdicts], indent=1))
     if whole:
         (ROOT / "docs" / "grid.md").write_text(text)
     print(text if whole else summary(verdicts))
+    print(f"{time.monotonic() - began:.0f} s")
     return int(any(v.kind == "WRONG" for v in verdicts))
 
 

@@ -28,7 +28,7 @@ def counts(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def page(verdicts: Sequence[Verdict], seconds: float) -> str:
+def page(verdicts: Sequence[Verdict]) -> str:
     """The page with the table of the whole grid."""
     notes: dict[str, int] = {}
     table = _table({v.cell: v for v in verdicts}, notes)
@@ -39,13 +39,14 @@ Made by `make grid`; {counts(verdicts)}.
 
 Each cell trains a small convolutional network (BatchNorm, dropout, two parameter groups, a changing rate, a parameter
 of one element) on MNIST's digits for {TRIES} tries of {BATCH} examples a rank, twice from the same seeds: unwatched, and
-watched with `cadence=1`, so that every default instrument measures at every step. Sharded cells (FSDP2) are watched with
-`ranks="zero"`, where nothing of sharded parameters may be recorded, and with `ranks="all"`, where the joined record of
-both ranks must be that of the whole (compiled ones but the plain only with the latter); so are the plain ones of DDP. The optimizer is AdamW; SGD with Nesterov's momentum
-under accumulation, and with plain momentum under a closure (AdamW there too for FSDP2 with a fused optimizer: torch's
-fused SGD takes no sharded tensor). In float16 the fourth try overflows and is skipped.
+watched with `cadence=1`, so that every default instrument measures at every step. Sharded cells (FSDP2) are watched
+with `ranks="zero"`, where nothing of sharded parameters may be recorded, and with `ranks="all"`, where the joined record
+of both ranks must be that of the whole (compiled ones but the plain only with the latter); so are the plain ones of DDP.
+The optimizer is AdamW; SGD with Nesterov's momentum under accumulation, and with plain momentum under a closure (AdamW
+there too for FSDP2 with a fused optimizer: torch's fused SGD takes no sharded tensor). Under DDP all micro-batches but
+the last are in `no_sync`. In float16 the fourth try overflows and is skipped.
 
-- **correct**: every default signal, at every step, equals a float64 recomputation by code of its own (relative
+- **correct**: every default signal, at every step where it is stored, equals a float64 recomputation by code of its own (relative
   tolerance {RELATIVE:g}), and the watched run is bit for bit the unwatched one: weights, buffers, gradients before they are
   zeroed, optimizer and scaler state, modes, random states, backend flags, number of graphs compiled.
 - **in part**: the same, for what is recorded; the signals in the note are not recorded, and the record says so in words.

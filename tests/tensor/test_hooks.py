@@ -158,6 +158,19 @@ def test_a_compiler_that_traces_through_a_handle_sees_nothing() -> None:
     torch.compiler.reset()
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_trace_for_deployment_holds_nothing_of_the_watch() -> None:
+    model = nn.Linear(2, 2)
+    hooks = Hooks()
+    x, seen = torch.ones(1, 2), []
+    hooks.forward_pre(model, lambda module, args, kwargs: seen.append(args[0].square().sum() + len(seen)))
+    plain = torch.jit.trace(copy.deepcopy(model), x)  # type: ignore[no-untyped-call]  # torch's
+    traced = torch.jit.trace(model, x)  # type: ignore[no-untyped-call]  # torch's
+    assert [n.kind() for n in traced.graph.nodes()] == [n.kind() for n in plain.graph.nodes()]
+    assert torch.equal(traced(x), model(x))
+    assert seen
+
+
 def test_temporary_hooks_live_for_one_forward_also_when_it_raises() -> None:
     class Raises(nn.Module):
         def __init__(self) -> None:

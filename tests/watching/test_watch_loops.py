@@ -128,6 +128,49 @@ def test_an_output_buffer_that_the_next_forward_overwrites() -> None:
     assert steps_of(record_of(watch), "loss") == pytest.approx(dict(enumerate(wanted)))
 
 
+def test_a_loop_that_updates_by_hand() -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    watch = start(model, None)
+    expected, ratios = {}, {}
+    for step, (x, y) in enumerate(vectors(4)):
+        model.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        rate = 0.1 / (step + 1)
+        watch.log(loss=loss, lr=rate)
+        before = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(p.grad, alpha=-rate)
+        after = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        expected[step] = float((after - before).norm())
+        ratios[step] = expected[step] / float(before.norm())
+        watch.step()
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert steps_of(run, "update/norm") == pytest.approx(expected, rel=1e-5)
+    assert steps_of(run, "update/ratio") == pytest.approx(ratios, rel=1e-5)
+    assert steps_of(run, "lr") == pytest.approx({s: 0.1 / (s + 1) for s in range(4)})
+    assert run.by_role("rate").name == "lr"
+    assert run["time/step"].steps.tolist() == [0, 1, 2, 3]
+    assert not run.names("user/*")
+
+
+def test_a_loop_whose_first_sign_of_life_is_an_update() -> None:
+    model = mlp()
+    watch = start(model, None)
+    for step in range(3):
+        with torch.no_grad():
+            model[0].weight.add_(1.0)
+        watch.step()
+        assert watch.updates == step + 1
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert run["update/norm"].steps.tolist() == [1, 2], "nothing was copied before the first"
+    assert run["update/norm"].values == pytest.approx([160**0.5] * 2)
+
+
 def test_evaluation_passes_in_between() -> None:
     model = cnn()
     optimizer = sgd(model)

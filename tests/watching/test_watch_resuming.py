@@ -1,5 +1,6 @@
 """Stopping and going on: from a checkpoint, from an earlier step, from the optimizer's own count, from nothing."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -238,3 +239,20 @@ def test_the_run_can_be_looked_at_before_the_new_segment_has_begun() -> None:
     model = mlp()
     watch = tw.watch(model, adam(model), out="run", resume=True)
     assert watch.run["loss"].steps.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_loop_without_an_optimizer_goes_on_after_its_last_step() -> None:
+    model = mlp()
+    for first in (0, 3):
+        watch = tw.watch(model, None, out="run", resume=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for i in range(3):
+                watch.stamp()
+                watch.log(loss=float(first + i))
+                watch.step()
+            watch.close()
+    run = tw.open_run("run.tw")
+    assert troubles(run) == []
+    assert steps_of(run, "loss") == {i: float(i) for i in range(6)}
+    assert "lr" not in run

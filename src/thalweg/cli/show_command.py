@@ -139,7 +139,7 @@ def _facts(run: "Run") -> list[str]:
 
 
 def _pairs(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+    return ", ".join(f"{key} {value}" for key, value in settings.items() if value not in ("", [], {}, None))
 
 
 def _segment_rows(run: "Run") -> list[tuple[object, ...]]:

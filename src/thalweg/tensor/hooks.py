@@ -17,13 +17,14 @@ import torch
 from torch import nn
 
 _is_compiling = torch.compiler.is_compiling
+_is_tracing = torch._C._is_tracing
 
 
 class Handle:
     """A hook that calls its target and becomes inert when copied, pickled or released.
 
     It holds its target strongly (the watch lives as long as the model it is hooked to), keeps silent while a
-    compiler traces through it, and returns what the target returns.
+    compiler or ``torch.jit.trace`` goes through it, and returns what the target returns.
     """
 
     __slots__ = ("__weakref__", "target")
@@ -34,7 +35,7 @@ class Handle:
     def __call__(self, owner: Any, args: Any, kwargs: Any) -> Any:
         """Call the target with (module or optimizer, args, kwargs), if there still is one."""
         target = self.target
-        if target is None or _is_compiling():
+        if target is None or _is_compiling() or _is_tracing():
             return None
         return target(owner, args, kwargs)
 

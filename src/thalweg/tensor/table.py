@@ -71,8 +71,11 @@ def _local_elements(parameter: Tensor) -> int:
 
 
 def fingerprint(groups: Sequence[dict[str, Any]]) -> tuple[int, ...]:
-    """Sizes of an optimizer's groups: cheap to take at every step, and changed by ``add_param_group``."""
-    return tuple([len(g["params"]) for g in groups])
+    """Size and last parameter of each group: cheap to take at every step.
+
+    Changed by ``add_param_group``, and where a group's parameters are replaced by others.
+    """
+    return tuple([mark for g in groups if (held := g["params"]) for mark in (len(held), id(held[-1]))])
 
 
 def build_table(model: nn.Module, optimizer: torch.optim.Optimizer | None) -> ParamTable:

@@ -231,7 +231,9 @@ class TrackWriter:
         recorder.extend(
             [self.key + n for n in names], steps, np.stack(columns, 1), times=times, clock=self.clock
         )
-        self.last[self.key + "lr"], self.last[self.key + "step"] = float(rates[-1, 0]), float(steps[-1] + 1)
+        self.last[self.key + "step"] = float(steps[-1] + 1)
+        if groups:
+            self.last[self.key + "lr"] = float(rates[-1, 0])
 
     def _write_scale(self, recorder: Recorder, entries: list[Entry]) -> None:
         """The loss scale at each forward; a fall of it is an update that was skipped."""

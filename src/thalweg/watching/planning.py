@@ -142,10 +142,12 @@ def path_of(out: str | os.PathLike[str] | None) -> Path:
     return (path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)).absolute()
 
 
-def reserved_names(instruments: Sequence[Instrument]) -> frozenset[str]:
-    """Names, and prefixes that end in a slash, that belong to the watch; the user's own go to ``user/``."""
+def reserved_names(instruments: Sequence[Instrument], *, rates: bool) -> frozenset[str]:
+    """Names, and prefixes that end in a slash, that belong to the watch; the user's own go to ``user/``.
+
+    ``rates``: whether there is an optimizer whose rates are recorded.
+    """
     own = {
-        "lr",
         "time/step",
         "samples",
         "throughput/examples",
@@ -153,6 +155,7 @@ def reserved_names(instruments: Sequence[Instrument]) -> frozenset[str]:
         "amp/scale",
         "amp/skipped",
     }
-    own |= {"grad/norm_raw", "grad/clipped"} | {f"lr/group{i}" for i in range(64)}
+    own |= {"grad/norm_raw", "grad/clipped"}
+    own |= {"lr", *(f"lr/group{i}" for i in range(64))} if rates else set()
     emits = [e for i in instruments for e in i.emits]
     return frozenset(own | {e.name + "/" * e.per_layer for e in emits} | {e.name for e in emits})

@@ -61,7 +61,7 @@ def continuation_of(path: Path) -> Continuation | None:
     steps = [
         int(run[name].steps[-1])
         for name in run.names()
-        if name == "lr" or name.endswith(":lr")
+        if name == "time/step" or name.endswith(":time/step")
         if len(run[name])
     ]
     return Continuation(segment_path(path, number), run.id, number, 0, max(steps, default=-1))

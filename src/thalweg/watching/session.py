@@ -183,7 +183,8 @@ class Watch:
         self._begun = False
         make = weakref.WeakMethod(self._make_recorder)  # the journal's thread must not keep the watch alive
         self._journal = Journal(lambda: cast(Any, make())(), accelerated=accelerated)
-        reserved = frozenset().union(*(reserved_names(i) for i in instruments))
+        rates = any(t.optimizer is not None for t in targets)
+        reserved = frozenset().union(*(reserved_names(i, rates=rates) for i in instruments))
         self._log = UserLog(reserved, accelerated)
         self._clipping = Clipping()
         self._declared: dict[str, SignalSpec] = {}

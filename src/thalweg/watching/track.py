@@ -72,6 +72,7 @@ class Track:
         self.tries = 0
         self.stamp = self.evaluation_stamp = 0
         self.forwards_seen = False
+        self._copied = False
         self.repeating = False  # whether a closure is being evaluated again within one step
         self.cost = CostMeter()
         self.owner: Any = None
@@ -142,11 +143,15 @@ class Track:
     def step(self) -> None:
         """An update was done by something without hooks: look at it, then count it."""
         start = _now()
+        copied = self._copied  # before the update, or there is none
         self._first()
+        if not copied:
+            self.view.finish_update()
         self._plan = self._next
         self.view.begin(self.tries)
         self._look_at_gradient()
         self._end_step((), start)
+        self._copy_ahead()
 
     # -- forwards -----------------------------------------------------------------------------------------
 
@@ -267,6 +272,14 @@ class Track:
                     self.view.gather_gradient()
             except Exception as error:
                 self.journal.failed("gradient sample", error)
+
+    def _copy_ahead(self) -> None:
+        """Where no hook tells when an update begins, copy what the next one is measured from already now."""
+        self._copied = self._optimizer is None and bool(self._next.copies)
+        if self._copied:
+            began = _now()
+            self._keep_parameters(self._next)
+            self.spent += _now() - began
 
     def _keep_parameters(self, plan: StepPlan) -> None:
         began = _now()
@@ -421,6 +434,7 @@ class Track:
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
+        self._copy_ahead()
 
     def initial_state(self) -> dict[str, Tensor]:
         """Name -> kept sample of the initial parameters."""
