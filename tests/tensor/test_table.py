@@ -66,7 +66,7 @@ def test_rows_follow_the_optimizer_and_know_their_group() -> None:
         ("1.weight", 1),
         ("0.bias", 1),
     ]
-    assert table.fingerprint == fingerprint(optimizer.param_groups) == (2, 2)
+    assert table.fingerprint == fingerprint(optimizer.param_groups)
 
 
 def test_a_parameter_given_twice_has_one_row() -> None:
@@ -127,3 +127,13 @@ def test_names_stay_unique_where_a_user_has_a_submodule_called_module() -> None:
     model = Holder()
     names = build_table(model, sgd(model.parameters())).names
     assert len(set(names)) == 3
+
+
+def test_the_fingerprint_changes_with_added_and_with_replaced_parameters() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    optimizer = sgd(model[0].parameters())
+    before = fingerprint(optimizer.param_groups)
+    optimizer.param_groups[0]["params"][-1] = nn.Parameter(torch.zeros(3))
+    replaced = fingerprint(optimizer.param_groups)
+    optimizer.add_param_group({"params": list(model[1].parameters())})
+    assert len({before, replaced, fingerprint(optimizer.param_groups)}) == 3
