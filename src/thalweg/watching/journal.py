@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ EVERY = 0.4
 """Seconds between two emptyings: with the recorder's half second, a kill loses about a second at most."""
 
 LARGEST_OUTBOX = 100_000
-"""Entries that may wait; more means that the host can't keep up, and the newest are dropped and counted."""
+"""Entries of a kind that may wait; more means that the host can't keep up, and the newest are dropped and counted."""
 
 
 class Entry:
@@ -195,10 +195,15 @@ class Journal:
 
     def put(self, entry: Entry) -> None:
         """Leave an entry; never waits."""
-        if len(self._outbox) >= LARGEST_OUTBOX:
-            self.dropped += 1
-            return
-        self._outbox.append(entry)
+        if self.has_room(self._outbox):
+            self._outbox.append(entry)
+
+    def has_room(self, waiting: Sized) -> bool:
+        """Whether one more may wait there; one that may not is counted as dropped."""
+        if len(waiting) < LARGEST_OUTBOX:
+            return True
+        self.dropped += 1
+        return False
 
     def ship(self, now: float) -> None:
         """Called by the loop's own thread, so that copies are queued on the stream that made the tensors."""

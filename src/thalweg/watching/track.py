@@ -367,7 +367,8 @@ class Track:
         rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups])
         examples, self._skipped_examples = self.view.examples + self._skipped_examples, 0
         if self._found_inf is None and _ALL_FLOAT.issuperset(map(type, rates)):
-            self.writer.rows.append((self.tries, time.time(), took, examples, rates))
+            if self.journal.has_room(self.writer.rows):
+                self.writer.rows.append((self.tries, time.time(), took, examples, rates))
             return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
         known = tuple(

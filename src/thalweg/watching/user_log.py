@@ -49,7 +49,8 @@ class UserLog:
             except (TypeError, ValueError, RuntimeError):  # something that is no plain number
                 self._put_slowly(given, prefix, step, track, journal)
             else:
-                track.writer.logs.append((track.step_for(evaluation), time.time(), names, numbers, step))
+                if journal.has_room(track.writer.logs):
+                    track.writer.logs.append((track.step_for(evaluation), time.time(), names, numbers, step))
         else:
             self._put_slowly(given, prefix, step, track, journal)
 
