@@ -23,11 +23,10 @@ What watching costs, beside other tools. `make bench` measures it and writes thi
 ABOUT = {
     "watch": """## Watching
 
-Each loop trains its own copy of the same network in one process, on one thread, and the loops take turns in an order
-that turns around at every round. Ratios are of total time to the plain loop's, with a 95 % interval from resampled
-rounds; the processor's time holds the work of background threads and is disturbed less by other programs. When the
-watch's turn ends, what it left to its thread is finished within its own time. The target: at most 3 % of the step or
-60 us, whichever is larger.
+Each loop trains its own copy of the same network in one process, on one thread, and the loops take turns of some
+tens of steps, in an order that turns around at every round. Ratios are of total time to the plain loop's, with a 95 %
+interval from resampled rounds. Processor time is disturbed less by other programs than time on the wall, and holds
+all that the watch's background threads do. The target: at most 3 % of the step or 60 us, whichever is larger.
 """,
     "recorder": """## Recording
 

@@ -182,7 +182,7 @@ class CockpitEconomy(Arm):
 
     def step(self, x: Tensor, y: Tensor) -> None:
         self.optimizer.zero_grad()
-        logits = self.model(x)
+        logits, y = self.model(x).flatten(0, -2), y.flatten()
         loss = self.criterion(logits, y)
         info = {
             "batch_size": len(x),

@@ -428,7 +428,14 @@ def signals(arm: Full, first: int) -> dict[str, Any]:
     for name in run.names():
         each = np.histogram(run[name].steps, edges)[0].tolist() if len(edges) > 1 else []
         counts[name] = each or [int((run[name].steps >= first).sum())]
-    out: dict[str, Any] = {"cycles": len(edges) - 1, "names": len(counts), "of": {}, "absent": {}}
+    steps = min(CYCLE, arm.steps - first)
+    out: dict[str, Any] = {
+        "cycles": len(edges) - 1,
+        "steps": steps,
+        "names": len(counts),
+        "of": {},
+        "absent": {},
+    }
     out["of"]["the loop: loss, rate, step time, samples, examples a second"] = least_and_most(
         [counts[n] for n in ("loss", "lr", "time/step", "samples", "throughput/examples")]
     )
@@ -571,8 +578,10 @@ def show(result: dict[str, Any]) -> str:
     counts = [
         [name, str(low) if low == high else f"{low} to {high}"] for name, (low, high) in seen["of"].items()
     ]
-    parts.append(table(["signal", "times recorded in 200 steps"], counts))
-    absent = ", ".join(f"`{name}` (needs {needs})" for name, needs in seen["absent"].items())
+    parts.append(table(["signal", f"times recorded in {seen['steps']} steps"], counts))
+    absent = "; ".join(
+        f"`{name}`" + (f" (needs {needs})" if needs else "") for name, needs in seen["absent"].items()
+    )
     closing = ", ".join(
         f"{name.removeprefix('thalweg, ')} {s:.2f} s" for name, s in result["closing"].items()
     )
@@ -588,8 +597,8 @@ def show(result: dict[str, Any]) -> str:
 
 
 def coverage() -> str:
-    """What each arm covers."""
-    return table(["loop", "covers"], [[a.name, a.covers] for a in (Plain, HooksOnly, Full, *PEERS)])
+    """What each arm covers, as a list."""
+    return "\n".join(f"- **{a.name}**: {a.covers}." for a in (Plain, HooksOnly, Full, *PEERS))
 
 
 def measure(

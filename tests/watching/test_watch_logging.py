@@ -79,7 +79,7 @@ def test_values_with_a_shape(loop: Any) -> None:
         "text",
         "3.5",
         None,
-        object(),
+        pytest.param(object(), id="object"),
         torch.tensor(1 + 2j),
         1j,
         {"a": 1},

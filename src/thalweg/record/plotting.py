@@ -259,6 +259,7 @@ def terminal_plot(
         round((high - value) / (high - low) * (rows - 1)): label
         for value, label in _ticks(low, high, rows, logarithmic)
     }
+    ticks = ticks or {(rows - 1) // 2: f"{(low + high) / 2:.4g}"}  # a span too narrow for round numbers
     margin = max(len(label) for label in ticks.values())
     columns = width - margin - 2
     left, right = _span(x[np.isfinite(x)])
