@@ -85,6 +85,11 @@ class Plain(Arm):
         self.optimizer.zero_grad()
 
 
+class PlainAgain(Plain):
+    name = "plain, another copy"
+    covers = "nothing: what measuring a difference of nothing gives (another copy lies elsewhere in memory)"
+
+
 class Histograms(Arm):
     """Our own small version of what ``wandb.watch(log="gradients")`` does at a step that it logs."""
 

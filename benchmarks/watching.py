@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 import thalweg as tw
-from benchmarks.peers import PEERS, Arm, Job, Plain, cross_entropy
+from benchmarks.peers import PEERS, Arm, Job, Plain, PlainAgain, cross_entropy
 from benchmarks.tables import number, table
 from thalweg.demo.networks import DigitNet, SmallGPT
 from thalweg.watching import journal
@@ -294,7 +294,7 @@ def prepare(kind: type[Arm], job: Job, folder: Path, plain_step: float, warm_up:
         warnings.simplefilter("ignore")
         taken = Taken(kind(job, folder), job.block)
         ours = issubclass(kind, Watched)
-        steps = warm_up if ours or kind is Plain else PEER_WARM_UP
+        steps = warm_up if ours or issubclass(kind, Plain) else PEER_WARM_UP
         if isinstance(taken.arm, Watched):
             turn(taken, job.batches, min(50, warm_up))  # every instrument is due in these
             taken.arm.looking = False
@@ -314,7 +314,7 @@ def measure_job(job: Job, *, peers: bool, rounds: int, warm_up: int = WARM_UP) -
     journal.EVERY = 3600.0
     with tempfile.TemporaryDirectory(prefix="thalweg-benchmark-") as folder:
         plain_step = 0.0
-        for kind in (Plain, HooksOnly, Full, *(PEERS if peers else ())):
+        for kind in (Plain, PlainAgain, HooksOnly, Full, *(PEERS if peers else ())):
             try:
                 arms.append(prepare(kind, job, Path(folder), plain_step, warm_up))
             except Exception as error:
@@ -598,7 +598,7 @@ def show(result: dict[str, Any]) -> str:
 
 def coverage() -> str:
     """What each arm covers, as a list."""
-    return "\n".join(f"- **{a.name}**: {a.covers}." for a in (Plain, HooksOnly, Full, *PEERS))
+    return "\n".join(f"- **{a.name}**: {a.covers}." for a in (Plain, PlainAgain, HooksOnly, Full, *PEERS))
 
 
 def measure(

@@ -160,7 +160,10 @@ def interrupt_and_look(path: Path, seconds: float) -> None:
     with forked(work) as child:
         while not path.exists():
             time.sleep(0.01)
-        time.sleep(0.5 + seconds)
+        at_first = path.stat().st_size
+        while path.stat().st_size == at_first:  # a busy machine may take long to come to the first step
+            time.sleep(0.01)
+        time.sleep(seconds)
         os.kill(child, signal.SIGINT)
         assert exit_code(child) == 0
     run = tw.open_run(path)

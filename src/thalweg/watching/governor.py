@@ -84,6 +84,7 @@ class StepPlan:
         due: every instrument due.
         copies: those that need copies of the parameters from before the update.
         keep_gradient: whether the next step compares its gradient with this step's.
+        idle: whether nothing at all is to be done.
     """
 
     due: tuple[Planned, ...]
@@ -93,6 +94,7 @@ class StepPlan:
     update: tuple[Planned, ...]
     copies: tuple[Planned, ...]
     keep_gradient: bool
+    idle: bool
 
 
 class Governor:
@@ -244,6 +246,7 @@ class Governor:
         on = [p for p in self.planned if p.on]
         due = tuple(p for p in on if (step - p.offset) % p.period == 0)
         soon = [p for p in on if (step + 1 - p.offset) % p.period == 0]
+        keep = any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon)
         return StepPlan(
             due=due,
             forward=tuple(p for p in due if _called_at(p, When.FORWARD)),
@@ -251,7 +254,8 @@ class Governor:
             gradient=tuple(p for p in due if _called_at(p, When.GRADIENT)),
             update=tuple(p for p in due if _called_at(p, When.UPDATE)),
             copies=tuple(p for p in due if Quantity.UPDATE in p.instrument.needs.quantities),
-            keep_gradient=any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon),
+            keep_gradient=keep,
+            idle=not due and not keep,
         )
 
 

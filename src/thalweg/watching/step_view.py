@@ -140,7 +140,10 @@ class TableView:
 
     def layers(self, q: Quantity) -> tuple[str, ...]:
         """See `StepView`."""
-        return self._once(("layers", q), lambda: tuple(self._names[r] for r in self._rows(q)))
+        rows = self._rows(q)
+        if len(rows) == len(self._names):
+            return self._names
+        return self._once(("layers", q), lambda: tuple(self._names[r] for r in rows))
 
     def tensors(self, q: Quantity) -> list[Tensor]:
         """See `StepView`."""
@@ -178,9 +181,10 @@ class TableView:
     def _find_rows(self, q: Quantity) -> Sequence[int]:
         every = range(len(self._parameters))
         if q is Quantity.GRAD:
-            return [i for i, p in enumerate(self._parameters) if p.grad is not None]
+            return [i for i, g in enumerate(self._gradients()) if g is not None]
         if q is Quantity.GRAD_SAMPLE:
-            return [r for r in self._rows(Quantity.GRAD) if _is_dense(self._parameters[r].grad)]
+            gradients = self._gradients()
+            return [r for r in self._rows(Quantity.GRAD) if _is_dense(gradients[r])]
         if q is Quantity.PREVIOUS_GRAD_SAMPLE:
             if self._previous is None or self._previous[0] != self.step - 1:
                 return []
@@ -194,9 +198,13 @@ class TableView:
             return [r for r in every if self._momentum(r) is not None]
         return every
 
+    def _gradients(self) -> list[Tensor | None]:
+        """Every row's gradient, looked up once a step: each look-up makes a Python object."""
+        return self._once(("gradients", Quantity.GRAD), lambda: [p.grad for p in self._parameters])
+
     def _tensors(self, q: Quantity) -> list[Tensor]:
         if q is Quantity.GRAD:
-            return [g for r in self._rows(q) if (g := self._parameters[r].grad) is not None]
+            return [g for g in self._gradients() if g is not None]
         if q is Quantity.PARAM:
             return list(self._parameters)
         if q is Quantity.UPDATE:
@@ -245,9 +253,8 @@ class TableView:
             kept = self._previous[2]
             return kept if rows == self._previous[1] else kept[[at[r] for r in rows]]
         if q is Quantity.GRAD_SAMPLE:
-            matrix = self.sample.gather(
-                [g for r in rows if (g := self._parameters[r].grad) is not None], rows
-            )
+            gradients = self._gradients()
+            matrix = self.sample.gather([g for r in rows if (g := gradients[r]) is not None], rows)
             inverse = self.inv_scale
             return matrix if inverse is None else matrix * inverse.to(matrix)
         if q is Quantity.MOMENTUM_SAMPLE:

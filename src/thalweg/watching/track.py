@@ -174,9 +174,9 @@ class Track:
         view, plan = self.view, self._next
         if self._scaler is not None:
             self._look_at_scaler()
-        if view.micro_batches == 0:
+        if self._reducing is not None and view.micro_batches == 0:
             view.unreduced = not getattr(self._reducing, "require_backward_grad_sync", True)
-        if view.micro_batches and plan.micro_batch and self._gradients_are_new():
+        if plan.micro_batch and view.micro_batches and self._gradients_are_new():
             view.begin(self.tries)
             self._call(When.MICRO_BATCH, plan.micro_batch)
         view.micro_batches += 1
@@ -252,14 +252,15 @@ class Track:
         found = self._found_inf = getattr(optimizer, "found_inf", None)
         if found is not None:
             self._put("skip", None, [found.detach().clone()])
-        if plan.due or plan.keep_gradient:
+        if not plan.idle:
             view.begin(tick)
-        if plan.copies:
-            self._keep_parameters(plan)
+            if plan.copies:
+                self._keep_parameters(plan)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is not None:
             return self._wrap(closure, args, kwargs)
-        self._look_at_gradient()
+        if not plan.idle:
+            self._look_at_gradient()
         return None
 
     def _look_at_gradient(self) -> None:
@@ -312,18 +313,20 @@ class Track:
 
     def _end_step(self, groups: Sequence[dict[str, Any]], start: float) -> None:
         view, plan = self.view, self._plan
-        if plan.update:
-            self._call(When.UPDATE, plan.update)
-        if plan.keep_gradient:
-            view.keep_gradient_sample()
+        if not plan.idle:
+            if plan.update:
+                self._call(When.UPDATE, plan.update)
+            if plan.keep_gradient:
+                view.keep_gradient_sample()
+            view.finish_update()
         took = start - self._last if self._last else float("nan")
         self._last = start
         self._loop_row(groups, took)
-        if plan.due or plan.keep_gradient:
-            view.finish_update()
-        if view.micro_batches > 1 or plan.micro_batch:
+        if view.micro_batches != 1 or plan.micro_batch:
             self._grad_mark = self._mark_of_gradients()
-        self._unseen = 0 if view.micro_batches else self._unseen + 1
+            self._unseen = 0 if view.micro_batches else self._unseen + 1
+        else:
+            self._unseen = 0
         view.micro_batches = view.examples = 0
         view.unclipped = None
         self._trained, self._marked = self._marked, False

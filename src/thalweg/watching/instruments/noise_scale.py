@@ -52,7 +52,7 @@ class NoiseScale:
     """Noise scale from the first micro-batch and the whole accumulated batch."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=2)
+    needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=5)
     when = (When.MICRO_BATCH, When.GRADIENT)
     emits = (
         Emits(
