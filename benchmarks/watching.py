@@ -332,6 +332,9 @@ def measure_job(job: Job, *, peers: bool, rounds: int, warm_up: int = WARM_UP) -
             order = present[shift:] + present[:shift]
             for taken in order if round_number % 2 == 0 else reversed(order):
                 turn(taken, job.batches, taken.block, round_number)
+            if any(isinstance(t.arm, PEERS) for t in present):
+                gc.collect()
+                gc.freeze()  # nor are the objects that peers pile up: the collector would go through them in every arm
         for taken, earlier in zip(arms, background, strict=True):
             taken.add_background(in_background(taken.arm) - earlier)
         result = {

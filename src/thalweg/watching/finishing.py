@@ -1,6 +1,5 @@
 """What the watch's thread does with what has arrived: steps, averages, signals; and it keeps an eye on spikes."""
 
-import statistics
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -404,21 +403,24 @@ class Sentinel:
     def look(self, steps: Steps, values: Array) -> int | None:
         """The first step of a trigger in these values, or None; then quiet for `QUIET` steps."""
         found: int | None = None
-        for step, value in zip(steps.tolist(), values.tolist(), strict=True):
-            leaps = not np.isfinite(value) or value > self._threshold()
-            if leaps and step > self._quiet_until:
-                self._quiet_until = step + QUIET
-                found = step if found is None else found
-            if np.isfinite(value):
-                self._recent.append(value)
+        for at in range(0, len(values), SPIKE_WINDOW // 4):  # what is usual is asked once for a stretch
+            part = values[at : at + SPIKE_WINDOW // 4]
+            with np.errstate(invalid="ignore"):
+                leaps = ~np.isfinite(part) | (part > self._threshold())
+            for step in steps[at : at + len(part)][leaps].tolist():
+                if step > self._quiet_until:
+                    self._quiet_until = step + QUIET
+                    found = step if found is None else found
+            self._recent.extend(part[np.isfinite(part)].tolist())
         return found
 
     def _threshold(self) -> float:
         """Both a multiple of the usual value and far outside its usual scatter; infinite while little is known."""
         if len(self._recent) < SPIKE_WINDOW // 4:
             return float("inf")
-        usual = statistics.median(self._recent)
-        scatter = statistics.median(abs(v - usual) for v in self._recent)
+        recent = np.array(self._recent)
+        usual = float(np.median(recent))
+        scatter = float(np.median(np.abs(recent - usual)))
         return max(SPIKE * usual, usual + SCATTERS * scatter)
 
 
