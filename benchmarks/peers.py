@@ -87,7 +87,9 @@ class Plain(Arm):
 
 class PlainAgain(Plain):
     name = "plain, another copy"
-    covers = "nothing: what measuring a difference of nothing gives (another copy lies elsewhere in memory)"
+    covers = (
+        "nothing: the same once more; ratios are to the mean of both, and how far the two differ is the noise"
+    )
 
 
 class Histograms(Arm):

@@ -318,8 +318,18 @@ def test_ctrl_c_ends_following_cleanly(tmp_path: Path, monkeypatch: pytest.Monke
         recorder.log({"loss": 1.0}, 1)
         recorder.flush()
         command = [sys.executable, "-m", "thalweg", "ls", "--follow"]
-        following = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        time.sleep(1.5)
+        following = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell may have it ignored
+        )
+        assert following.stdout is not None
+        out = following.stdout.readline()
+        while "growing.tw" not in out:
+            out += following.stdout.readline()
         os.kill(following.pid, signal.SIGINT)
-        out, err = following.communicate(timeout=10)
+        rest, err = following.communicate(timeout=60)
+        out += rest
     assert following.returncode == 0 and err == "" and "growing.tw" in out

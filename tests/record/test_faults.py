@@ -510,13 +510,17 @@ def test_warnings_as_errors_do_not_reach_the_loop(tmp_path):
 
 def test_neither_files_nor_threads_are_left_open(tmp_path):
     def open_files():
-        return len(list(Path("/proc/self/fd").iterdir()))
+        links = [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink()]
+        return sum(link.startswith(str(tmp_path)) for link in links)
 
-    files, threads = open_files(), threading.active_count()
+    def recorders():
+        return sum(thread.name == "thalweg-recorder" for thread in threading.enumerate())
+
+    threads = recorders()
     for index in range(20):
         with Recorder(tmp_path / f"{index}.tw") as recorder:
             recorder.log({"x": 1.0}, 0)
         open_run(recorder.path)["x"]
     open_runs(tmp_path)
-    assert open_files() <= files + 3
-    assert threading.active_count() <= threads
+    assert open_files() <= 3
+    assert recorders() <= threads

@@ -58,6 +58,7 @@ class TrackWriter:
         self.last: dict[str, float] = {}
         self.broken: deque[tuple[str, Exception]] = deque()
         self._declared: set[str] = set()
+        self._names: dict[tuple[str, bool, tuple[str, ...]], tuple[list[str], list[int]]] = {}
         self._loss_scale = 0.0
         self.reduce: dict[str, str] = {}
         self._averages = Averages(self.reduce)
@@ -131,10 +132,7 @@ class TrackWriter:
             self._watch_over("grad/norm", steps, signals["grad/norm"])
             self._flight.add(steps, times, layers, signals["grad/norm/*"])
         about = layers or (tuple(self.sharded) if instrument.needs.quantities else ())
-        names: list[str] = []
-        columns: list[Array] = []
-        late: list[str] = []
-        late_columns: list[Array] = []
+        blocks: list[tuple[list[str], Array]] = []
         for name, values in signals.items():
             per_layer = name.endswith("/*")
             emits = specs.get((name.removesuffix("/*"), per_layer))
@@ -144,19 +142,37 @@ class TrackWriter:
                 raise ValueError(f"{instrument.card.name} gave {name!r} with shape {values.shape}")
             if isinstance(values, np.ma.MaskedArray):
                 self._write_some(recorder, emits, steps, times, values)
-                continue
-            wide = per_layer and instrument.card.name == "gradient-norm"
-            for full, column in _columns(emits, layers, values):
-                if self._declare(recorder, emits, full, about):
-                    (late if wide else names).append(self.key + full)
-                    (late_columns if wide else columns).append(column)
-        if names:
-            recorder.extend(names, steps, np.stack(columns, 1), times=times, clock=self.clock)
-        kept = (steps % STORE_EVERY == 0) | (steps <= self._full_until)
-        if late and kept.any():
-            recorder.extend(
-                late, steps[kept], np.stack(late_columns, 1)[kept], times=times[kept], clock=self.clock
-            )
+            elif per_layer and instrument.card.name == "gradient-norm":
+                kept = (steps % STORE_EVERY == 0) | (steps <= self._full_until)
+                late = self._columns(recorder, emits, layers, about, values[kept])
+                self._extend(recorder, [late], steps[kept], times[kept])
+            else:
+                blocks.append(self._columns(recorder, emits, layers, about, values))
+        self._extend(recorder, blocks, steps, times)
+
+    def _extend(
+        self, recorder: Recorder, blocks: Sequence[tuple[list[str], Array]], steps: Steps, times: Array
+    ) -> None:
+        names = [name for block in blocks for name in block[0]]
+        if names and len(steps):
+            values = np.concatenate([block[1] for block in blocks], 1)
+            recorder.extend(names, steps, values, times=times, clock=self.clock)
+
+    def _columns(
+        self, recorder: Recorder, emits: Emits, layers: tuple[str, ...], about: Sequence[str], values: Array
+    ) -> tuple[list[str], Array]:
+        """Full names of a signal, one a layer if it is per layer, and their values [steps, names]."""
+        columns = values if emits.per_layer else values[:, None]
+        if emits.partial:
+            there = np.flatnonzero(~np.isnan(columns).all(0)).tolist()
+            layers, columns = tuple(layers[i] for i in there), columns[:, there]
+        key = (emits.name, emits.per_layer, layers)
+        if key not in self._names:
+            full = [f"{emits.name}/{layer}" for layer in layers] if emits.per_layer else [emits.name]
+            usable = [i for i, name in enumerate(full) if self._declare(recorder, emits, name, about)]
+            self._names[key] = [self.key + full[i] for i in usable], usable
+        names, usable = self._names[key]
+        return names, columns if len(usable) == columns.shape[1] else columns[:, usable]
 
     def _write_some(
         self,
@@ -456,16 +472,6 @@ def _whose(entry: Entry) -> str:
         if entry.kind == "measured"
         else f"recording a {entry.kind}"
     )
-
-
-def _columns(emits: Emits, layers: Sequence[str], values: Array) -> list[tuple[str, Array]]:
-    if not emits.per_layer:
-        return [(emits.name, values)]
-    return [
-        (f"{emits.name}/{layer}", values[:, i])
-        for i, layer in enumerate(layers)
-        if not (emits.partial and np.isnan(values[:, i]).all())
-    ]
 
 
 def _rates(entry: Entry) -> list[float]:

@@ -40,7 +40,7 @@ class AppliedUpdate:
     """Norms of the applied update and of the weights before it."""
 
     card = CARD
-    needs = Needs(quantities=frozenset({Quantity.UPDATE, Quantity.BEFORE}), shortest=5)
+    needs = Needs(quantities=frozenset({Quantity.UPDATE, Quantity.BEFORE}), shortest=10)
     when = When.UPDATE
     emits = (
         Emits(name="update/norm", role="update norm", reduce="norm"),
