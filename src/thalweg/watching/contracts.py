@@ -96,13 +96,13 @@ class Measured:
     """What one instrument returned at one step, still on the device.
 
     Attributes:
-        values: name -> tensor: [len(layers)] where it is per layer, else a scalar.
+        values: name -> tensor (or numbers the host has): [len(layers)] where it is per layer, else a scalar.
         layers: names of the rows, in order; empty where nothing is per layer.
         facts: name -> what the host knew already (a rate, a count): a number, or one a layer. The same on every
             rank, never added.
     """
 
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Tensor | list[float]]
     layers: tuple[str, ...] = ()
     facts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
 
@@ -155,6 +155,9 @@ class StepView(Protocol):
 
     def sumsq(self, q: Quantity) -> Tensor:
         """[rows that have it]: sum of squares; of gradients, unscaled under mixed precision."""
+
+    def sums(self, q: Quantity) -> Tensor | list[float]:
+        """`sumsq`, as plain numbers where the host has them already: cheaper for what is only handed on."""
 
     def elements(self, q: Quantity) -> list[int]:
         """How many elements each of those rows has on this rank."""

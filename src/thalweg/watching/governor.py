@@ -74,7 +74,8 @@ class Planned:
     @property
     def cost(self) -> float:
         """Typical seconds at a step where it is due, all its moments together."""
-        return statistics.fmean(self.costs) if self.costs else 0.0
+        usual = sorted(self.costs)[: max(1, 3 * len(self.costs) // 4)]  # without those that were interrupted
+        return statistics.fmean(usual) if usual else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +205,7 @@ class Governor:
 
     def _choose(self) -> None:
         groups = self._groups()
-        base = statistics.fmean(self._base) if self._base else 0.0
+        base = statistics.median(self._base) if self._base else 0.0
         room = self.allowance - base - sum(_rate(g, LADDER[-1]) for g in groups)
         chosen: list[int] = [LADDER[-1]] * len(groups)
         for i, group in enumerate(groups):

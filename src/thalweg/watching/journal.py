@@ -32,7 +32,9 @@ class Entry:
 
     __slots__ = ("arrays", "error", "kind", "payload", "tensors", "tick", "time", "track")
 
-    def __init__(self, kind: str, track: Any, tick: int, payload: Any, tensors: Sequence[Tensor]) -> None:
+    def __init__(
+        self, kind: str, track: Any, tick: int, payload: Any, tensors: Sequence[Tensor | list[float]]
+    ) -> None:
         self.kind = kind
         self.track = track
         self.tick = tick
@@ -51,14 +53,17 @@ class Shipment:
         by_device: dict[torch.device, list[Tensor]] = {}
         for entry in entries:
             for tensor in entry.tensors:
-                by_device.setdefault(tensor.device, []).append(tensor)
+                if isinstance(tensor, Tensor):
+                    by_device.setdefault(tensor.device, []).append(tensor)
         self._loads = [_Load(device, tensors) for device, tensors in by_device.items()]
 
     def arrive(self) -> list[Entry]:
         """Wait for the copies, in the calling thread, and give the entries their arrays, or what went wrong."""
         streams = {load.device: load.unpack() for load in self._loads}
         for entry in self.entries:
-            entry.arrays = [next(streams[t.device]) for t in entry.tensors]
+            entry.arrays = [
+                next(streams[t.device]) if isinstance(t, Tensor) else np.array(t) for t in entry.tensors
+            ]
             entry.error = next((a for a in entry.arrays if isinstance(a, Exception)), None)
             entry.tensors = ()
         return self.entries

@@ -153,9 +153,19 @@ class TableView:
         """See `StepView`."""
         return self._once(("sumsq", q), lambda: self._sumsq(q))
 
+    def sums(self, q: Quantity) -> Tensor | list[float]:
+        """See `StepView`."""
+        if q is Quantity.GRAD and self.inv_scale is None and ("sumsq", q) not in self._cache:
+            gradients = self.tensors(q)
+            if gradients and gradients[0].device.type == "cpu":
+                if q not in self._host_sums:
+                    self._host_sums[q] = host_sumsq(gradients)
+                return self._host_sums[q]
+        return self.sumsq(q)
+
     def finite(self, q: Quantity) -> bool | None:
         """See `StepView`."""
-        self.sumsq(q)
+        self.sums(q)
         sums = self._host_sums.get(q)
         return None if sums is None else math.isfinite(sum(sums))
 
@@ -234,7 +244,8 @@ class TableView:
         """Sums of squares; on the CPU their values are kept on the host as well."""
         if not tensors or tensors[0].device.type != "cpu":
             return sumsq(tensors)
-        self._host_sums[q] = host_sumsq(tensors)
+        if q not in self._host_sums:
+            self._host_sums[q] = host_sumsq(tensors)
         return torch.tensor(self._host_sums[q], dtype=torch.float64)
 
     def matrix(self, q: Quantity) -> Tensor:

@@ -392,9 +392,13 @@ class Track:
 
     def _call(self, when: When, due: Sequence[Planned]) -> None:
         self.view.moment = when
-        with torch.no_grad():
+        graded = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)  # torch.no_grad() takes ten times as long inside a loop
+        try:
             for planned in due:
                 self._ask(planned)
+        finally:
+            torch._C._set_grad_enabled(graded)
 
     def _ask(self, planned: Planned) -> None:
         began = _now()
@@ -418,7 +422,7 @@ class Track:
                 "switched off", severity="warning", instrument=name, failures=self._failures[name]
             )
 
-    def _put(self, kind: str, payload: Any, tensors: Sequence[Tensor]) -> None:
+    def _put(self, kind: str, payload: Any, tensors: Sequence[Tensor | list[float]]) -> None:
         self.journal.put(Entry(kind, self.writer, self.tries, payload, tensors))
 
     # -- the table ----------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ class GradientNorm:
     def measure(self, view: StepView) -> Measured | None:
         """Sums of squares of the gradients."""
         layers = view.layers(Quantity.GRAD)
-        return Measured({"sumsq": view.sumsq(Quantity.GRAD)}, layers) if layers else None
+        return Measured({"sumsq": view.sums(Quantity.GRAD)}, layers) if layers else None
 
     def finish(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
