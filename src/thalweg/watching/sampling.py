@@ -62,6 +62,13 @@ class CoordinateSample:
         return [self.elements[r] / max(1, self.sampled[r]) for r in rows]
 
 
+def rows_of(matrix: Tensor, rows: Sequence[int]) -> Tensor:
+    """Some rows of a matrix; indexing with a list would copy it to the device and wait for that."""
+    if list(rows) == list(range(len(matrix))):
+        return matrix
+    return torch.stack([matrix[r] for r in rows])
+
+
 def _draw(n: int, width: int, generator: torch.Generator, device: torch.device) -> Tensor | None:
     if n <= width:
         return None

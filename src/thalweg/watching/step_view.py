@@ -12,7 +12,7 @@ from thalweg.tensor.local import local
 from thalweg.tensor.sumsq import host_sumsq, sumsq
 from thalweg.tensor.table import ParamTable
 from thalweg.watching.contracts import ForwardScope, Quantity, When
-from thalweg.watching.sampling import CoordinateSample
+from thalweg.watching.sampling import CoordinateSample, rows_of
 
 T = TypeVar("T")
 _MOMENTUM_KEYS = ("exp_avg", "momentum_buffer")
@@ -262,7 +262,7 @@ class TableView:
         if q is Quantity.PREVIOUS_GRAD_SAMPLE and self._previous is not None:
             at = {r: i for i, r in enumerate(self._previous[1])}
             kept = self._previous[2]
-            return kept if rows == self._previous[1] else kept[[at[r] for r in rows]]
+            return kept if rows == self._previous[1] else rows_of(kept, [at[r] for r in rows])
         if q is Quantity.GRAD_SAMPLE:
             gradients = self._gradients()
             matrix = self.sample.gather([g for r in rows if (g := gradients[r]) is not None], rows)

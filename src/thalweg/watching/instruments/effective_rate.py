@@ -58,9 +58,7 @@ class EffectiveRate:
         values = {"sumsq": sumsq([r.parameter for r in rows])}
         facts: dict[str, float | list[float]] = {"power": power}
         if any(isinstance(rate, Tensor) and rate.device.type != "cpu" for rate in rates):
-            values["same:rate"] = torch.stack(
-                [torch.as_tensor(rate, device=rows[0].parameter.device) for rate in rates]
-            )
+            values["same:rate"] = torch.stack([_on(rows[0].parameter.device, rate) for rate in rates])
         else:
             facts["rate"] = [float(rate) for rate in rates]
         return Measured(values, tuple(r.name for r in rows), facts)
@@ -72,6 +70,13 @@ class EffectiveRate:
         rate = raw["same:rate"] if "same:rate" in raw else facts["rate"]
         with np.errstate(divide="ignore"):
             return {"rate/effective/*": rate / np.power(raw["sumsq"], facts["power"][:, None] / 2)}
+
+
+def _on(device: torch.device, rate: float | Tensor) -> Tensor:
+    """A rate on the device, without waiting for it: a number is filled in, not copied."""
+    if isinstance(rate, Tensor):
+        return rate.detach().reshape(()).to(device, torch.float32, non_blocking=True)
+    return torch.full((), rate, device=device)
 
 
 def scale_invariant_weights(model: nn.Module) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.sampling import rows_of
 
 CARD = Card(
     name="gradient-change",
@@ -49,7 +50,7 @@ class GradientChange:
         now, before = view.matrix(Quantity.GRAD_SAMPLE), view.matrix(Quantity.PREVIOUS_GRAD_SAMPLE)
         if len(layers) != len(now):
             at = {name: i for i, name in enumerate(view.layers(Quantity.GRAD_SAMPLE))}
-            now = now[[at[name] for name in layers]]
+            now = rows_of(now, [at[name] for name in layers])
         now, before = now.double(), before.double()
         sums = {"dot": (now * before).sum(1), "now": now.square().sum(1), "before": before.square().sum(1)}
         return Measured(sums, layers, {"scale": view.scale_of_sample(Quantity.PREVIOUS_GRAD_SAMPLE)})

@@ -14,6 +14,7 @@ import torch
 
 from thalweg.core.cards import Card
 from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.sampling import rows_of
 
 CARD = Card(
     name="sign-agreement",
@@ -51,7 +52,7 @@ class SignAgreement:
             return None
         momentum = view.matrix(Quantity.MOMENTUM_SAMPLE)
         rows = [i for i, _ in both]
-        signs = torch.sign(gradient[rows]) * torch.sign(momentum[[j for _, j in both]])
+        signs = torch.sign(rows_of(gradient, rows)) * torch.sign(rows_of(momentum, [j for _, j in both]))
         sums = {"same": (signs > 0).sum(1), "counted": (signs != 0).sum(1)}
         scale = view.scale_of_sample(Quantity.GRAD_SAMPLE)
         return Measured(sums, tuple(gradient_rows[i] for i in rows), {"scale": [scale[i] for i in rows]})

@@ -77,7 +77,10 @@ class UnitActivity:
                     "units/dead/*": np.where(has_units, raw["dead"] / units, np.nan),
                 }
             total = units.sum(1)
-            out |= {"units/dormant": raw["dormant"].sum(1) / total, "units/dead": raw["dead"].sum(1) / total}
+            out |= {
+                "units/dormant": (raw["dormant"] * has_units).sum(1) / total,
+                "units/dead": (raw["dead"] * has_units).sum(1) / total,
+            }
         return out
 
 
@@ -113,10 +116,9 @@ def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]]) -> Measure
     if not seen:
         return None
     squares, dormant, dead, units = zip(*seen.values(), strict=True)
-    counted = torch.tensor([u > 0 for u in units], device=squares[0].device)
     values = {
         "mean_square": torch.stack(squares),
-        "dormant": torch.stack(dormant) * counted,
-        "dead": torch.stack(dead) * counted,
+        "dormant": torch.stack(dormant),
+        "dead": torch.stack(dead),
     }
     return Measured(values, tuple(seen), {"units": [float(u) for u in units]})
