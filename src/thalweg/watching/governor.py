@@ -137,6 +137,13 @@ class Governor:
             found = self._plans[at] = self._plan_of(at)
         return found
 
+    def idle_until(self, step: int) -> float:
+        """The first try from ``step`` on at which something is to be done; infinite where nothing ever is."""
+        on = [p for p in self.planned if p.on]
+        waits = [(p.offset - step) % p.period for p in on]
+        waits += [(p.offset - 1 - step) % p.period for p in on if _compares(p)]
+        return step + min(waits, default=math.inf)
+
     def steps_took(self, seconds: Sequence[float], watching: Sequence[float], base: Sequence[float]) -> None:
         """Steps took so many seconds each, of which ``watching`` here, of which ``base`` beside the instruments."""
         self._tries += len(seconds)
@@ -248,7 +255,7 @@ class Governor:
         on = [p for p in self.planned if p.on]
         due = tuple(p for p in on if (step - p.offset) % p.period == 0)
         soon = [p for p in on if (step + 1 - p.offset) % p.period == 0]
-        keep = any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon)
+        keep = any(_compares(p) for p in soon)
         return StepPlan(
             due=due,
             forward=tuple(p for p in due if _called_at(p, When.FORWARD)),
@@ -264,6 +271,11 @@ class Governor:
 def _called_at(planned: Planned, when: When) -> bool:
     moments = planned.instrument.when
     return when is moments or (isinstance(moments, tuple) and when in moments)
+
+
+def _compares(planned: Planned) -> bool:
+    """Whether it compares a gradient with the one of the step before."""
+    return Quantity.PREVIOUS_GRAD_SAMPLE in planned.instrument.needs.quantities
 
 
 def _group_key(planned: Planned) -> str:

@@ -179,6 +179,7 @@ class Journal:
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._told: set[str] = set()
+        self.muted = False  # while a closure is evaluated again within one step
         self._recorder: Recorder | None = None
         self.dropped = 0
         self.mirrors: list[Mirror] = []

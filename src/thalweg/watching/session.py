@@ -227,17 +227,18 @@ class Watch:
             prefix: put before each name, with a slash.
             **named: more numbers.
         """
-        if self._closed or any(t.repeating for t in self._tracks):
+        if self._closed or self._journal.muted:
             return
         start = perf_counter()
         track = self._tracks[0]
         try:
             if not self._begun:
                 self._begin()
-            given = {**values, **named} if values else named
+            if values:
+                named = {**values, **named}
             if tokens is not None:
-                given = {**given, "tokens": tokens}
-            self._log.put(given, prefix, step, track, self._journal)
+                named["tokens"] = tokens
+            self._log.put(named, prefix, step, track, self._journal)
         except Exception as error:
             self._journal.failed("log", error)
         track.spent += perf_counter() - start

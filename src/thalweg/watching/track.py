@@ -14,7 +14,7 @@ from weakref import proxy, ref
 import torch
 from torch import Tensor, nn
 
-from thalweg.tensor.hooks import Hooks
+from thalweg.tensor.hooks import Handle, Hooks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
 from thalweg.watching.contracts import HeldBatch, Instrument, Measured, When
@@ -31,8 +31,16 @@ _FAILURES_ALLOWED = 3
 ACCOUNT_EVERY = 25
 """Steps whose times are handed on together."""
 
-_now = time.perf_counter
-_ALL_FLOAT = {float}
+FINGERPRINT_EVERY = 10
+"""Steps after which, also where nothing is due, the optimizer is asked whether it still holds the same parameters."""
+
+# Inside a loop all is cold, and each look-up in torch's large namespaces costs a microsecond.
+_now, _clock = time.perf_counter, time.time
+_is_grad_enabled = torch.is_grad_enabled
+_is_tracing = torch._C._is_tracing
+_graph_task = torch._C._current_graph_task_id
+_functional_transform = torch._C._functorch.peek_interpreter_stack
+_NOT_A_NUMBER = float("nan")
 
 
 class Track:
@@ -73,7 +81,6 @@ class Track:
         self.stamp = self.evaluation_stamp = 0
         self.forwards_seen = False
         self._copied = False
-        self.repeating = False  # whether a closure is being evaluated again within one step
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
@@ -100,23 +107,28 @@ class Track:
         self.left_out = [i.card.name for i in instruments if i not in looks]
         self.governor = Governor(looks, budget, cadence)
         self._plan = self._next = self.governor.plan(0)
+        self._resting, self._rest_until = False, 0.0  # whether the hook before the step rests
         self._accounts: list[tuple[float, float, float]] = []
         self.view = self._new_view(model, optimizer)
         self.hooks = Hooks()
         self.hooks.forward_pre(model, self._forward_begins)
+        self._before: Handle | None = None
+        self._closures = False
         if optimizer is not None:
-            self.hooks.step(optimizer, self._before_step, self._after_step)
+            self._before = self.hooks.step(optimizer, self._before_step, self._after_step)
 
     # -- what the hooks call; none of it may raise --------------------------------------------------------
 
     def _forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         start = _now()
         try:
-            self._training_mode = self._training_mode or module.training
-            if not torch.is_grad_enabled() or module.training is not self._training_mode:
+            training = module.training
+            if training:
+                self._training_mode = True
+            if not _is_grad_enabled() or training is not self._training_mode:
                 self.evaluation_stamp = self.tries
-            elif _is_of_the_loop():
-                self._training_forward(module, args, kwargs)
+            elif _graph_task() == -1 and not _is_tracing() and _functional_transform() is None:
+                self._training_forward(module, args, kwargs)  # of the loop: neither recomputed nor traced
         except Exception as error:
             self.journal.failed("forward", error)
         self.spent += _now() - start
@@ -135,9 +147,15 @@ class Track:
         start = _now()
         done = self.tries + 1
         try:
+            if self._resting:
+                self._find_inf(optimizer)
+                self._closures = len(args) > 1 or bool(kwargs)
+                if self._closures or self._found_inf is not None:
+                    self._rest_until = 0.0
             self._end_step(optimizer.param_groups, start)
         except Exception as error:
-            self.tries, self._next = done, self.governor.plan(done)  # counted all the same
+            self.tries = done  # counted all the same
+            self._look_ahead()
             self.journal.failed("after the step", error)
 
     def step(self) -> None:
@@ -180,7 +198,8 @@ class Track:
             view.begin(self.tries)
             self._call(When.MICRO_BATCH, plan.micro_batch)
         view.micro_batches += 1
-        view.examples += _batch_size(args, kwargs)
+        first = args[0] if args else None
+        view.examples += first.shape[0] if type(first) is Tensor and first.ndim else _batch_size(args, kwargs)
         if plan.forward and view.micro_batches == 1:
             self._look_at_forward(module, plan.forward)
 
@@ -249,19 +268,24 @@ class Track:
             self._ask_for_scaler()
         if fingerprint(optimizer.param_groups) != view.table.fingerprint:
             view = self._parameters_changed(optimizer)
-        found = self._found_inf = getattr(optimizer, "found_inf", None)
-        if found is not None:
-            self._put("skip", None, [found.detach().clone()])
+        self._find_inf(optimizer)
         if not plan.idle:
             view.begin(tick)
             if plan.copies:
                 self._keep_parameters(plan)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is not None:
+            self._closures = True
             return self._wrap(closure, args, kwargs)
         if not plan.idle:
             self._look_at_gradient()
         return None
+
+    def _find_inf(self, optimizer: Any) -> None:
+        """Leave word of whether this update is skipped, where the optimizer itself is told so (a fused one)."""
+        found = self._found_inf = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self._put("skip", None, [found.detach().clone()])
 
     def _look_at_gradient(self) -> None:
         plan = self._plan
@@ -294,11 +318,11 @@ class Track:
 
         def watched() -> Any:
             nonlocal ran
-            self.repeating = ran
+            self.journal.muted = ran
             try:
                 result = closure()
             finally:
-                self.repeating = False
+                self.journal.muted = False
             if not ran:
                 ran = True
                 began = _now()
@@ -319,27 +343,23 @@ class Track:
             if plan.keep_gradient:
                 view.keep_gradient_sample()
             view.finish_update()
-        took = start - self._last if self._last else float("nan")
+        took = start - self._last if self._last else _NOT_A_NUMBER
         self._last = start
         self._loop_row(groups, took)
         if view.micro_batches != 1 or plan.micro_batch:
             self._grad_mark = self._mark_of_gradients()
-            self._unseen = 0 if view.micro_batches else self._unseen + 1
+            self._count_unseen(view.micro_batches)
         else:
             self._unseen = 0
         view.micro_batches = view.examples = 0
         view.unclipped = None
         self._trained, self._marked = self._marked, False
         self.tries += 1
-        if self._unseen == 3 and not self._said:
-            self._said = True
-            self._say_no_forwards()
         self.journal.ship(start)
-        while self.writer.broken:
-            self._failed(*self.writer.broken.popleft())
-        if self.writer.triggered is not None:
-            self._look_closely(self.writer.triggered)
-        self._next = self.governor.plan(self.tries)
+        if self.writer.broken or self.writer.triggered is not None:
+            self._heed_writer()
+        if self.tries >= self._rest_until:
+            self._look_ahead()
         base = spent = self.spent + (_now() - start)
         self.spent = 0.0
         for planned in plan.due:
@@ -349,6 +369,34 @@ class Track:
             self._accounts.append((took, spent, base))
             if len(self._accounts) >= ACCOUNT_EVERY:
                 self._review()
+
+    def _look_ahead(self, *, anew: bool = False) -> None:
+        """Plan the next try; until something is due, the hook before the step rests, unless somebody needs it."""
+        if anew:
+            self._rest_until = 0.0
+        tries, before = self.tries, self._before
+        plan = self._next = self.governor.plan(tries)
+        needed = self._closures or self._found_inf is not None or self._on_first is not None
+        self._resting = before is not None and plan.idle and tries % FINGERPRINT_EVERY != 0 and not needed
+        if self._resting:
+            self._plan = plan
+            next_check = tries + FINGERPRINT_EVERY - tries % FINGERPRINT_EVERY
+            self._rest_until = min(self.governor.idle_until(tries), next_check)
+        if before is not None:
+            before.target = None if self._resting else self._before_step
+
+    def _heed_writer(self) -> None:
+        """What the thread that writes the record has left word of: instruments that failed, a signal that leapt."""
+        while self.writer.broken:
+            self._failed(*self.writer.broken.popleft())
+        if self.writer.triggered is not None:
+            self._look_closely(self.writer.triggered)
+
+    def _count_unseen(self, forwards: int) -> None:
+        self._unseen = 0 if forwards else self._unseen + 1
+        if self._unseen == 3 and not self._said:
+            self._said = True
+            self._say_no_forwards()
 
     def _review(self) -> None:
         """Hand the last steps' times to the meter and the governor, which may change its plan."""
@@ -361,18 +409,26 @@ class Track:
             text = "even at the longest period it takes more than the whole budget"
             name = self.governor.too_slow.pop()
             self.journal.event("switched off", severity="warning", instrument=name, text=text)
-        self._next = self.governor.plan(self.tries)
+        self._look_ahead(anew=True)
         if changed is not None:
             step = self.writer.step_of(self.tries)
             self.journal.event("cadence", step=step, periods=dict(changed), allowance=self.governor.allowance)
 
     def _loop_row(self, groups: Sequence[dict[str, Any]], took: float) -> None:
-        rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups])
-        examples, self._skipped_examples = self.view.examples + self._skipped_examples, 0
-        if self._found_inf is None and _ALL_FLOAT.issuperset(map(type, rates)):
-            if self.journal.has_room(self.writer.rows):
-                self.writer.rows.append((self.tries, time.time(), took, examples, rates))
-            return
+        rates: tuple[Any, ...] = (
+            (groups[0].get("lr"),) if len(groups) == 1 else tuple([group.get("lr") for group in groups])
+        )
+        examples = self.view.examples
+        if self._skipped_examples:
+            examples, self._skipped_examples = examples + self._skipped_examples, 0
+        if self._found_inf is None:
+            for rate in rates:
+                if type(rate) is not float:
+                    break
+            else:
+                if self.journal.has_room(self.writer.rows):
+                    self.writer.rows.append((self.tries, _clock(), took, examples, rates))
+                return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
         known = tuple(
             None if isinstance(r, Tensor) else float("nan") if r is None else float(r) for r in rates
@@ -384,7 +440,7 @@ class Track:
         self.writer.triggered = None
         self.view.alarmed = self.writer.nonfinite
         under_way = self.governor.burst(AFTER_SPIKE)
-        self._next = self.governor.plan(self.tries)
+        self._look_ahead(anew=True)
         kind = "burst" if under_way else "trigger"
         self.journal.event(kind, step=trigger[1], signal=self.writer.key + trigger[0])
 
@@ -438,7 +494,7 @@ class Track:
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
         self.tries = self.stamp = self.evaluation_stamp = tries
-        self._next = self.governor.plan(tries)
+        self._look_ahead(anew=True)
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
@@ -507,11 +563,6 @@ class Track:
         )
         self.journal.event("no forward seen", severity="warning", text=text)
         self.journal.warn(text)
-
-
-def _is_of_the_loop() -> bool:
-    """Whether a forward is neither recomputed inside a backward pass nor traced by a functional transform."""
-    return torch._C._current_graph_task_id() == -1 and torch._C._functorch.peek_interpreter_stack() is None
 
 
 def _autocast_to_half() -> bool:

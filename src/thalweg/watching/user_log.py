@@ -44,8 +44,10 @@ class UserLog:
             known = self._orders[key] = self._order(given, prefix)
         names, evaluation = known
         if evaluation is not None and not self._accelerated:
+            numbers = []
             try:
-                numbers = [float(v.item()) if type(v) is Tensor else _number(v) for v in given.values()]
+                for value in given.values():
+                    numbers.append(float(value.item()) if type(value) is Tensor else _number(value))
             except (TypeError, ValueError, RuntimeError):  # something that is no plain number
                 self._put_slowly(given, prefix, step, track, journal)
             else:
