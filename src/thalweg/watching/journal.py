@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -172,7 +172,7 @@ class Journal:
     ) -> None:
         self._make_recorder = make_recorder
         self.writers: list[Writer] = []
-        self._accelerated = accelerated
+        self.accelerated = accelerated
         self._outbox: deque[Entry] = deque()
         self._under_way: deque[Shipment] = deque()
         self._last_shipped = time.perf_counter()
@@ -181,7 +181,7 @@ class Journal:
         self._told: set[str] = set()
         self.muted = False  # while a closure is evaluated again within one step
         self._recorder: Recorder | None = None
-        self.dropped = 0
+        self.dropped, self.room = 0, LARGEST_OUTBOX
         self.mirrors: list[Mirror] = []
         self._thread = threading.Thread(target=self._work, name="thalweg-watch", daemon=True)
         self._thread.start()
@@ -201,19 +201,14 @@ class Journal:
 
     def put(self, entry: Entry) -> None:
         """Leave an entry; never waits."""
-        if self.has_room(self._outbox):
+        if len(self._outbox) < self.room:
             self._outbox.append(entry)
-
-    def has_room(self, waiting: Sized) -> bool:
-        """Whether one more may wait there; one that may not is counted as dropped."""
-        if len(waiting) < LARGEST_OUTBOX:
-            return True
-        self.dropped += 1
-        return False
+        else:
+            self.dropped += 1
 
     def ship(self, now: float) -> None:
         """Called by the loop's own thread, so that copies are queued on the stream that made the tensors."""
-        if self._accelerated and now - self._last_shipped > EVERY:
+        if self.accelerated and now - self._last_shipped > EVERY:
             self._last_shipped = now
             self._under_way.append(Shipment(self._take()))
 
@@ -224,7 +219,7 @@ class Journal:
             entries: list[Entry] = []
             while self._under_way:
                 entries += self._under_way.popleft().arrive()
-            if not self._accelerated or time.perf_counter() - self._last_shipped > 3 * EVERY:
+            if not self.accelerated or time.perf_counter() - self._last_shipped > 3 * EVERY:
                 entries += Shipment(self._take()).arrive()
             of_writer: dict[int, list[Entry]] = {}
             for entry in entries:

@@ -185,13 +185,13 @@ class Watch:
         self._journal = Journal(lambda: cast(Any, make())(), accelerated=accelerated)
         rates = any(t.optimizer is not None for t in targets)
         reserved = frozenset().union(*(reserved_names(i, rates=rates) for i in instruments))
-        self._log = UserLog(reserved, accelerated)
         self._clipping = Clipping()
         self._declared: dict[str, SignalSpec] = {}
         self._held = held
         try:
             for target, chosen in zip(targets, instruments, strict=True):
                 self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+            self._log = UserLog(reserved, self._tracks[0])
             if self._continuation is None:
                 _ = self._journal.recorder
         except BaseException:
@@ -238,7 +238,7 @@ class Watch:
                 named = {**values, **named}
             if tokens is not None:
                 named["tokens"] = tokens
-            self._log.put(named, prefix, step, track, self._journal)
+            self._log.put(named, prefix, step)
         except Exception as error:
             self._journal.failed("log", error)
         track.spent += perf_counter() - start

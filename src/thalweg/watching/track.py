@@ -25,6 +25,7 @@ from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.held_look import can_look, look
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.step_counts import StepCounts
 from thalweg.watching.step_view import TableView
 
 _FAILURES_ALLOWED = 3
@@ -43,7 +44,7 @@ _functional_transform = torch._C._functorch.peek_interpreter_stack
 _NOT_A_NUMBER = float("nan")
 
 
-class Track:
+class Track(StepCounts):
     """Watches the steps of one optimizer.
 
     Args:
@@ -76,23 +77,17 @@ class Track:
         shards: bool = False,
         on_first: Callable[[], None],
     ) -> None:
+        super().__init__(writer.rows)
         self.journal, self.writer = journal, writer
-        self.tries = 0
-        self.stamp = self.evaluation_stamp = 0
-        self.forwards_seen = False
+        self._accelerated, self._room = journal.accelerated, journal.room
         self._copied = False
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
         self._scaler, self._memory, self._shards = scaler, memory, shards
         self._on_first: Callable[[], None] | None = on_first
-        self._unseen, self._said = 0, False
-        self._training_mode = False
+        self._unseen, self._unseen_at, self._said = 0, 0, False
         self._asked = scaler is not None
-        self._trained = self._marked = False  # a stamp is known; it is of this step
-        self.spent = 0.0
-        self._last = 0.0
-        self._found_inf: Tensor | None = None
         self._scaler_states: Any = None
         self._skipped_examples = 0
         wrapped = model._modules.get("_orig_mod", model)
@@ -107,13 +102,10 @@ class Track:
         self.left_out = [i.card.name for i in instruments if i not in looks]
         self.governor = Governor(looks, budget, cadence)
         self._plan = self._next = self.governor.plan(0)
-        self._resting, self._rest_until = False, 0.0  # whether the hook before the step rests
-        self._accounts: list[tuple[float, float, float]] = []
         self.view = self._new_view(model, optimizer)
         self.hooks = Hooks()
         self.hooks.forward_pre(model, self._forward_begins)
         self._before: Handle | None = None
-        self._closures = False
         if optimizer is not None:
             self._before = self.hooks.step(optimizer, self._before_step, self._after_step)
 
@@ -128,7 +120,16 @@ class Track:
             if not _is_grad_enabled() or training is not self._training_mode:
                 self.evaluation_stamp = self.tries
             elif _graph_task() == -1 and not _is_tracing() and _functional_transform() is None:
-                self._training_forward(module, args, kwargs)  # of the loop: neither recomputed nor traced
+                if self._special:  # it is of the loop: neither recomputed nor traced
+                    self._special_forward(module, args, kwargs)
+                else:
+                    self.stamp = self.tries
+                    self.micro_batches += 1
+                    first = args[0] if args else None
+                    if type(first) is Tensor and first.ndim:
+                        self.examples += first.shape[0]
+                    else:
+                        self.examples += _batch_size(args, kwargs)
         except Exception as error:
             self.journal.failed("forward", error)
         self.spent += _now() - start
@@ -148,10 +149,7 @@ class Track:
         done = self.tries + 1
         try:
             if self._resting:
-                self._find_inf(optimizer)
-                self._closures = len(args) > 1 or bool(kwargs)
-                if self._closures or self._found_inf is not None:
-                    self._rest_until = 0.0
+                self._needed_after_all(optimizer, args, kwargs)
             self._end_step(optimizer.param_groups, start)
         except Exception as error:
             self.tries = done  # counted all the same
@@ -173,46 +171,34 @@ class Track:
 
     # -- forwards -----------------------------------------------------------------------------------------
 
-    def mark(self) -> None:
-        """What a training forward does to the step that logs belong to: for loops whose forwards are not seen."""
-        self.stamp = self.tries
-        self._trained = self._marked = True
-
-    def step_for(self, evaluation: bool) -> int:
-        """The try that a log made now belongs to."""
-        if evaluation:
-            return max(self.stamp, self.evaluation_stamp) if self._trained else self.tries
-        return self.stamp if self._trained else self.tries
-
-    def _training_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _special_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A training forward that is more than counted."""
         if self._on_first is not None:
             self._first()
-        self.stamp = self.evaluation_stamp = self.tries
-        self.forwards_seen = self._trained = self._marked = True
+        self.stamp = self.tries
         view, plan = self.view, self._next
         if self._scaler is not None:
             self._look_at_scaler()
-        if self._reducing is not None and view.micro_batches == 0:
+        if self._reducing is not None and self.micro_batches == 0:
             view.unreduced = not getattr(self._reducing, "require_backward_grad_sync", True)
-        if plan.micro_batch and view.micro_batches and self._gradients_are_new():
+        if plan.micro_batch and self.micro_batches and self._gradients_are_new():
             view.begin(self.tries)
             self._call(When.MICRO_BATCH, plan.micro_batch)
-        view.micro_batches += 1
-        first = args[0] if args else None
-        view.examples += first.shape[0] if type(first) is Tensor and first.ndim else _batch_size(args, kwargs)
-        if plan.forward and view.micro_batches == 1:
+        self.micro_batches += 1
+        self.examples += _batch_size(args, kwargs)
+        if plan.forward and self.micro_batches == 1:
             self._look_at_forward(module, plan.forward)
 
     def _look_at_scaler(self) -> None:
         """Record the loss scale; forget the micro-batches of an update that was skipped without a call of the hooks."""
-        scaler, view = self._scaler, self.view
+        scaler = self._scaler
         states = getattr(scaler, "_per_optimizer_states", None)  # a new one at each scaler.update()
         if states is None or not scaler.is_enabled():
             return
         if self._scaler_states is not states:
             self._scaler_states = states
-            self._skipped_examples += view.examples
-            view.micro_batches = view.examples = 0
+            self._skipped_examples += self.examples
+            self.micro_batches = self.examples = 0
         scale = scaler._scale  # made at the first scaler.scale(loss)
         self._put(
             "scale", None, [torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()]
@@ -220,6 +206,7 @@ class Track:
 
     def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
         scope = RootForward(inner_model(module) if self.compiled else module, self._modules, self._deliver)
+        self._tell_counts()
         self.view.enter(scope)
         for planned in due:
             scope.owner = planned
@@ -287,6 +274,14 @@ class Track:
         if found is not None:
             self._put("skip", None, [found.detach().clone()])
 
+    def _needed_after_all(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The hook before the step rested: may it go on doing so?"""
+        self._closures = len(args) > 1 or bool(kwargs)
+        if hasattr(optimizer, "found_inf"):
+            self._find_inf(optimizer)
+        if self._closures or self._found_inf is not None:
+            self._rest_until = 0.0
+
     def _look_at_gradient(self) -> None:
         plan = self._plan
         if plan.gradient:
@@ -336,30 +331,22 @@ class Track:
         return args, {**kwargs, "closure": watched}
 
     def _end_step(self, groups: Sequence[dict[str, Any]], start: float) -> None:
-        view, plan = self.view, self._plan
+        plan = self._plan
         if not plan.idle:
-            if plan.update:
-                self._call(When.UPDATE, plan.update)
-            if plan.keep_gradient:
-                view.keep_gradient_sample()
-            view.finish_update()
+            self._look_at_update(plan)
         took = start - self._last if self._last else _NOT_A_NUMBER
         self._last = start
         self._loop_row(groups, took)
-        if view.micro_batches != 1 or plan.micro_batch:
+        if self.micro_batches != 1 or plan.micro_batch:
             self._grad_mark = self._mark_of_gradients()
-            self._count_unseen(view.micro_batches)
-        else:
-            self._unseen = 0
-        view.micro_batches = view.examples = 0
-        view.unclipped = None
-        self._trained, self._marked = self._marked, False
+            self._count_unseen()
+        self.micro_batches = self.examples = 0
         self.tries += 1
-        self.journal.ship(start)
-        if self.writer.broken or self.writer.triggered is not None:
-            self._heed_writer()
         if self.tries >= self._rest_until:
+            self._heed_writer()
             self._look_ahead()
+        if self._accelerated:
+            self.journal.ship(start)
         base = spent = self.spent + (_now() - start)
         self.spent = 0.0
         for planned in plan.due:
@@ -370,13 +357,27 @@ class Track:
             if len(self._accounts) >= ACCOUNT_EVERY:
                 self._review()
 
+    def _look_at_update(self, plan: StepPlan) -> None:
+        if plan.update:
+            self._call(When.UPDATE, plan.update)
+        if plan.keep_gradient:
+            self.view.keep_gradient_sample()
+        self.view.finish_update()
+
     def _look_ahead(self, *, anew: bool = False) -> None:
         """Plan the next try; until something is due, the hook before the step rests, unless somebody needs it."""
         if anew:
             self._rest_until = 0.0
+        self.view.unclipped = None
         tries, before = self.tries, self._before
         plan = self._next = self.governor.plan(tries)
         needed = self._closures or self._found_inf is not None or self._on_first is not None
+        self._special = (
+            self._on_first is not None
+            or self._scaler is not None
+            or self._reducing is not None
+            or bool(plan.forward or plan.micro_batch)
+        )
         self._resting = before is not None and plan.idle and tries % FINGERPRINT_EVERY != 0 and not needed
         if self._resting:
             self._plan = plan
@@ -392,8 +393,10 @@ class Track:
         if self.writer.triggered is not None:
             self._look_closely(self.writer.triggered)
 
-    def _count_unseen(self, forwards: int) -> None:
-        self._unseen = 0 if forwards else self._unseen + 1
+    def _count_unseen(self) -> None:
+        follows = self._unseen_at == self.tries - 1
+        self._unseen = 0 if self.micro_batches else self._unseen + 1 if follows else 1
+        self._unseen_at = self.tries
         if self._unseen == 3 and not self._said:
             self._said = True
             self._say_no_forwards()
@@ -418,7 +421,7 @@ class Track:
         rates: tuple[Any, ...] = (
             (groups[0].get("lr"),) if len(groups) == 1 else tuple([group.get("lr") for group in groups])
         )
-        examples = self.view.examples
+        examples = self.examples
         if self._skipped_examples:
             examples, self._skipped_examples = examples + self._skipped_examples, 0
         if self._found_inf is None:
@@ -426,8 +429,10 @@ class Track:
                 if type(rate) is not float:
                     break
             else:
-                if self.journal.has_room(self.writer.rows):
-                    self.writer.rows.append((self.tries, _clock(), took, examples, rates))
+                if len(self._rows) < self._room:
+                    self._rows.append((self.tries, _clock(), took, examples, rates))
+                else:
+                    self.journal.dropped += 1
                 return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
         known = tuple(
@@ -448,6 +453,7 @@ class Track:
 
     def _call(self, when: When, due: Sequence[Planned]) -> None:
         self.view.moment = when
+        self._tell_counts()
         graded = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)  # torch.no_grad() takes ten times as long inside a loop
         try:
@@ -455,6 +461,9 @@ class Track:
                 self._ask(planned)
         finally:
             torch._C._set_grad_enabled(graded)
+
+    def _tell_counts(self) -> None:
+        self.view.micro_batches, self.view.examples = self.micro_batches, self.examples
 
     def _ask(self, planned: Planned) -> None:
         began = _now()
@@ -493,7 +502,7 @@ class Track:
 
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
-        self.tries = self.stamp = self.evaluation_stamp = tries
+        self.start_at(tries)
         self._look_ahead(anew=True)
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
