@@ -5,7 +5,6 @@ are counted, since on an accelerator nobody knows yet whether an update was skip
 record turns tries into updates.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,6 +24,13 @@ from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.held_look import can_look, look
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.notices import (
+    HALF_WITHOUT_SCALER,
+    NO_FORWARDS,
+    UNKNOWN_SCALER,
+    autocast_to_half,
+    made_by_grad_scaler,
+)
 from thalweg.watching.step_counts import StepCounts
 from thalweg.watching.step_view import TableView
 
@@ -252,7 +258,9 @@ class Track(StepCounts):
         view, tick = self.view, self.tries
         plan = self._plan = self._next
         if not self._asked:
-            self._ask_for_scaler()
+            self._asked = True
+            if made_by_grad_scaler():
+                self.journal.event("not recorded", **UNKNOWN_SCALER)
         if fingerprint(optimizer.param_groups) != view.table.fingerprint:
             view = self._parameters_changed(optimizer)
         self._find_inf(optimizer)
@@ -399,7 +407,8 @@ class Track(StepCounts):
         self._unseen_at = self.tries
         if self._unseen == 3 and not self._said:
             self._said = True
-            self._say_no_forwards()
+            self.journal.event("no forward seen", severity="warning", text=NO_FORWARDS)
+            self.journal.warn(NO_FORWARDS)
 
     def _review(self) -> None:
         """Hand the last steps' times to the meter and the governor, which may change its plan."""
@@ -496,9 +505,8 @@ class Track(StepCounts):
         if self._on_first is not None:
             begin, self._on_first = self._on_first, None
             begin()
-            if self._scaler is None and _autocast_to_half():
-                text = "The loop runs in float16 and no scaler= was given: loss scale and skipped updates are not recorded."
-                self.journal.event("not recorded", text=text)
+            if self._scaler is None and autocast_to_half():
+                self.journal.event("not recorded", text=HALF_WITHOUT_SCALER)
 
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
@@ -546,37 +554,6 @@ class Track(StepCounts):
             added = [n for n in self.table.names if n not in before]
             self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
         return self.view
-
-    def _ask_for_scaler(self) -> None:
-        """At the first step: is it made by a GradScaler that nobody told the watch of?"""
-        self._asked = True
-        frame = sys._getframe()
-        while (outer := frame.f_back) is not None:
-            frame = outer
-            if frame.f_code.co_filename.endswith("grad_scaler.py"):
-                text = (
-                    "A GradScaler makes these steps: the loss scale, and updates that it skips, are not recorded, "
-                    "nor is the noise scale. Pass it as tw.watch(..., scaler=scaler)."
-                )
-                self.journal.event(
-                    "not recorded", signals=["amp/scale", "amp/skipped", "noise/scale"], text=text
-                )
-                return
-
-    def _say_no_forwards(self) -> None:
-        text = (
-            "No forward of the watched model was seen in three steps: it was compiled after tw.watch(...), or by "
-            "model.compile(), or the loop calls its parts. Losses are recorded at the update count of the moment "
-            "they are logged, and activations, logits and examples a second are not recorded. Call tw.watch on the "
-            "object that your loop calls, after torch.compile(model)."
-        )
-        self.journal.event("no forward seen", severity="warning", text=text)
-        self.journal.warn(text)
-
-
-def _autocast_to_half() -> bool:
-    kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
-    return any(torch.get_autocast_dtype(kind) is torch.float16 for kind in kinds)
 
 
 def optimizer_of(weak: Any) -> Any:

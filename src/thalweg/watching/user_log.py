@@ -124,7 +124,7 @@ def _number(value: Any) -> float:
     """The value as a float; a TypeError for text and for what has several elements."""
     if isinstance(value, (str, bytes)):
         raise TypeError
-    return float(value)
+    return float(value.item() if isinstance(value, Tensor) else value)  # float(parameter) warns
 
 
 def _scalar(value: Any) -> float | None:
