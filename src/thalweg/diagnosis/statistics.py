@@ -1,0 +1,91 @@
+"""What rules measure with: robust, vectorised, and honest about short or noisy curves. NumPy only."""
+
+import itertools
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+MAD = 1.4826  # median absolute deviation to the standard deviation of a normal distribution
+
+
+def trailing_median(values: ArrayLike, width: int) -> Floats:
+    """[n] median of the ``width`` values before each one (itself left out); of fewer at the start; NaN at the first."""
+    x = np.asarray(values, np.float64)
+    padded = np.concatenate([np.full(width, np.nan), x])
+    windows = sliding_window_view(padded, width)[: len(x)]
+    return _nanmedian(windows)
+
+
+def centered_median(values: ArrayLike, width: int) -> Floats:
+    """[n] median of the ``width`` values around each one; of those there are at the ends."""
+    x = np.asarray(values, np.float64)
+    half = width // 2
+    padded = np.concatenate([np.full(half, np.nan), x, np.full(half, np.nan)])
+    return _nanmedian(sliding_window_view(padded, 2 * half + 1))
+
+
+def trailing_scale(values: ArrayLike, width: int) -> Floats:
+    """[n] robust standard deviation of the ``width`` values before each one, about their own median."""
+    x = np.asarray(values, np.float64)
+    padded = np.concatenate([np.full(width, np.nan), x])
+    windows = sliding_window_view(padded, width)[: len(x)]
+    middle = _nanmedian(windows)
+    return MAD * _nanmedian(np.abs(windows - middle[:, None]))
+
+
+def noise(values: ArrayLike) -> float:
+    """Robust standard deviation of what changes from one value to the next: the noise, with trends left out."""
+    x = np.asarray(values, np.float64)
+    if len(x) < 3:
+        return 0.0
+    return float(MAD * np.median(np.abs(np.diff(x))) / np.sqrt(2))
+
+
+def slope(steps: ArrayLike, values: ArrayLike) -> tuple[float, float]:
+    """Slope of a straight line over steps, and its standard error by the noise of neighbors; zeros below 3 values.
+
+    The error takes neighbors as independent; smooth before, or trust it less, where they aren't.
+    """
+    t, x = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    if len(x) < 3 or np.ptp(t) == 0:
+        return 0.0, 0.0
+    centered = t - t.mean()
+    spread = float((centered**2).sum())
+    line = float((centered * (x - x.mean())).sum() / spread)
+    residual = x - x.mean() - line * centered
+    return line, float(np.sqrt((residual**2).sum() / max(1, len(x) - 2) / spread))
+
+
+def stretches(steps: ArrayLike, values: ArrayLike, count: int) -> tuple[Floats, Floats, Floats]:
+    """Means over at most ``count`` stretches of equally many values: middle steps, means and standard errors [k]."""
+    t, x = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    edges = np.linspace(0, len(x), min(count, len(x)) + 1).astype(int)
+    pieces = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    means = np.array([x[p].mean() for p in pieces])
+    errors = np.array(
+        [x[p].std(ddof=1) / np.sqrt(p.stop - p.start) if p.stop - p.start > 1 else 0.0 for p in pieces]
+    )
+    return np.array([t[p].mean() for p in pieces]), means, errors
+
+
+def runs_of(mask: ArrayLike) -> list[tuple[int, int]]:
+    """Where a mask is true: first and last index of every stretch."""
+    flags = np.asarray(mask, bool)
+    edges = np.diff(np.concatenate([[0], flags.astype(np.int8), [0]]))
+    return list(
+        zip(np.flatnonzero(edges == 1).tolist(), (np.flatnonzero(edges == -1) - 1).tolist(), strict=True)
+    )
+
+
+def _nanmedian(windows: Floats) -> Floats:
+    """Median over the last axis, NaN left out, in pieces that keep memory small."""
+    out = np.full(windows.shape[0], np.nan)
+    rows = max(1, (1 << 22) // max(1, windows.shape[1]))
+    for start in range(0, len(out), rows):
+        piece = windows[start : start + rows]
+        some = ~np.isnan(piece).all(axis=1)
+        if some.any():
+            out[start : start + rows][some] = np.nanmedian(piece[some], axis=1)
+    return out
