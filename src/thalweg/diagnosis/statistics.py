@@ -70,6 +70,32 @@ def stretches(steps: ArrayLike, values: ArrayLike, count: int) -> tuple[Floats, 
     return np.array([t[p].mean() for p in pieces]), means, errors
 
 
+def column_medians(matrix: ArrayLike) -> Floats:
+    """[k] median of each column of [n, k], NaN and infinities left out; NaN for a column without finite values."""
+    x = np.asarray(matrix, np.float64).T
+    return _nanmedian(np.where(np.isfinite(x), x, np.nan))
+
+
+def median_of_five(values: ArrayLike) -> Floats:
+    """[n] median of each value, the two before and the two after it; of those there are at the ends."""
+    x = np.asarray(values, np.float64)
+    if len(x) < 5:
+        return centered_median(x, 5)
+    out = np.empty(len(x))
+    out[2:-2] = np.sort(sliding_window_view(x, 5), axis=1)[:, 2]
+    for place in (0, 1, len(x) - 2, len(x) - 1):
+        out[place] = np.median(x[max(0, place - 2) : place + 3])
+    return out
+
+
+def levels(steps: ArrayLike, values: ArrayLike, count: int) -> tuple[Floats, Floats]:
+    """Medians over at most ``count`` stretches of equally many values: middle steps and medians [k]."""
+    t, x = np.asarray(steps, np.float64), np.asarray(values, np.float64)
+    edges = np.linspace(0, len(x), min(count, len(x)) + 1).astype(int)
+    pieces = [slice(a, b) for a, b in itertools.pairwise(edges)]
+    return np.array([t[p].mean() for p in pieces]), np.array([np.median(x[p]) for p in pieces])
+
+
 def runs_of(mask: ArrayLike) -> list[tuple[int, int]]:
     """Where a mask is true: first and last index of every stretch."""
     flags = np.asarray(mask, bool)
