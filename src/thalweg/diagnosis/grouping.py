@@ -15,14 +15,19 @@ def group(findings: Sequence[Finding], explains: Mapping[str, Sequence[str]]) ->
     """Causes with their symptoms, most severe first; of equal severity the surer, then the earlier."""
     ordered = sorted(findings, key=_rank)
     slack = _SLACK * max((f.last_step for f in findings), default=0)
-    cause_of = {index: _cause(index, ordered, explains, slack) for index in range(len(ordered))}
-    roots = {index: _root(index, cause_of) for index in cause_of}
+    cause_of: dict[int, int] = {}
+    for index in sorted(range(len(ordered)), key=lambda i: -ordered[i].first_step):
+        for other, cause in enumerate(ordered):
+            later = cause.first_step > ordered[index].first_step + slack
+            named = ordered[index].kind in explains.get(cause.kind, ())
+            if named and not later and _root(other, cause_of) != index:
+                cause_of[index] = other
+                break
     out = []
     for index, finding in enumerate(ordered):
-        if roots[index] == index:
-            out.append(
-                finding.with_symptoms(tuple(ordered[i] for i in roots if roots[i] == index and i != index))
-            )
+        if index not in cause_of:
+            below = [ordered[i] for i in range(len(ordered)) if i != index and _root(i, cause_of) == index]
+            out.append(finding.with_symptoms(tuple(below)))
     return tuple(sorted(out, key=lambda f: _rank(min((f, *f.symptoms), key=_rank))))
 
 
@@ -30,23 +35,7 @@ def _rank(finding: Finding) -> tuple[int, float, int]:
     return -SEVERITIES.index(finding.severity), -finding.confidence, finding.first_step
 
 
-def _cause(
-    index: int, ordered: Sequence[Finding], explains: Mapping[str, Sequence[str]], slack: float
-) -> int | None:
-    symptom = ordered[index]
-    for other, cause in enumerate(ordered):
-        if (
-            other != index
-            and symptom.kind in explains.get(cause.kind, ())
-            and cause.first_step <= symptom.first_step + slack
-        ):
-            return other
-    return None
-
-
-def _root(index: int, cause_of: Mapping[int, int | None]) -> int:
-    seen = {index}
-    while (above := cause_of[index]) is not None and above not in seen:
-        seen.add(above)
-        index = above
+def _root(index: int, cause_of: Mapping[int, int]) -> int:
+    while index in cause_of:
+        index = cause_of[index]
     return index
