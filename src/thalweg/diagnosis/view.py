@@ -3,6 +3,7 @@
 A run of several optimizers ("G:loss", "D:loss") is looked at once for each key.
 """
 
+import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -179,6 +180,14 @@ class RunView:
         """First steps of the segments after the first."""
         return sorted({part.first_step for part in self.run.segments if part.id > 0})
 
+    @cached_property
+    def parameters(self) -> dict[str, Any]:
+        """What the watch noted of the optimizer's parameters: "rows", "frozen", "outside"; {} if it noted nothing."""
+        for event in self.run.events("parameters"):
+            if str(event.details.get("key", "")).rstrip(":") == self.key:
+                return event.details
+        return {}
+
     def whole(self, name: str, segment: int) -> Curve | None:
         """A signal as one segment wrote it, also what a later one replaced."""
         spec = self.specs.get(name)
@@ -187,6 +196,19 @@ class RunView:
 
 
 _LONG_ROLES: tuple[Role, ...] = ("train loss", "rate", "gradient norm", "evaluation loss")
+
+
+def is_matrix(layer: str) -> bool:
+    """Whether a parameter's name is that of a weight matrix or kernel: no bias, no scale of a normalization.
+
+    >>> is_matrix("blocks.0.up.weight"), is_matrix("blocks.0.norm1.weight"), is_matrix("head.bias")
+    (True, False, False)
+    """
+    *path, last = layer.lower().split(".")
+    return "bias" not in last and not any(_NORMALIZATION.match(word) for word in path[-1:])
+
+
+_NORMALIZATION = re.compile(r".*norm|(?:ln|bn)(?:_?[\da-z])?$|(?:ln|bn)_")
 
 
 def keys_of(run: Run) -> list[str]:
