@@ -96,6 +96,27 @@ def levels(steps: ArrayLike, values: ArrayLike, count: int) -> tuple[Floats, Flo
     return np.array([t[p].mean() for p in pieces]), np.array([np.median(x[p]) for p in pieces])
 
 
+def first_rise(
+    steps: ArrayLike, values: ArrayLike, start: float, stop: float, reach: float, factor: float = 2.0
+) -> tuple[int, float] | None:
+    """When a positive signal rose between ``start - reach`` and ``stop``, against its level in the calm before.
+
+    The calm is the stretch five times as long before that; a rise is ``factor`` times its median and well above its
+    90th percentile.
+
+    Returns:
+        The first such step and the largest factor; None if there was none, or fewer than 5 calm values.
+    """
+    t, x = np.asarray(steps), np.asarray(values, np.float64)
+    low, middle = np.searchsorted(t, [start - 6 * reach, start - reach])
+    high = int(np.searchsorted(t, stop, side="right"))
+    calm, near = x[low:middle], x[middle:high]
+    if len(calm) < 5 or not len(near) or not (level := float(np.median(calm))) > 0:
+        return None
+    over = np.flatnonzero(near >= max(factor * level, level + 3 * float(np.percentile(calm, 90) - level)))
+    return (int(t[middle + over[0]]), float(near.max() / level)) if len(over) else None
+
+
 def runs_of(mask: ArrayLike) -> list[tuple[int, int]]:
     """Where a mask is true: first and last index of every stretch."""
     flags = np.asarray(mask, bool)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.diagnosis.statistics import first_rise
 from thalweg.record import LayerMatrix, Run, Series
 from thalweg.record.signals import Role, SignalSpec
 
@@ -138,6 +139,34 @@ class RunView:
             matrix = self.run.matrix(start + quantity)
             self._matrices[quantity] = matrix if matrix.layers and len(matrix.steps) else None
         return self._matrices[quantity]
+
+    def first_layer(
+        self, quantity: str, start: float, stop: float, reach: float
+    ) -> tuple[str, int, float] | None:
+        """The layer in which a quantity ("grad/norm") rose first (`first_rise`), if one stands out.
+
+        Only the stretch that is looked at is kept, so that long runs of many layers cost little memory.
+
+        Returns:
+            Its name, step and factor; None if none rose, or several rose at once and alike.
+        """
+        found: list[tuple[str, int, float]] = []
+        for name in self.specs:
+            series = self.run.get(self.specs[name].name) if name.startswith(quantity + "/") else None
+            if series is None:
+                continue
+            low, high = np.searchsorted(series.steps, [start - 6 * reach, stop + 1])
+            values = series.values[low:high].astype(np.float64)
+            finite = np.isfinite(values)
+            rise = first_rise(series.steps[low:high][finite], values[finite], start, stop, reach)
+            if rise is not None:
+                found.append((name.removeprefix(quantity + "/"), *rise))
+        if not found:
+            return None
+        found.sort(key=lambda one: (one[1], -one[2]))
+        first = found[0]
+        alone = len(found) == 1 or found[1][1] > first[1]
+        return first if alone or first[2] >= 1.5 * float(np.median([one[2] for one in found])) else None
 
     @property
     def loss(self) -> Curve | None:
