@@ -129,12 +129,10 @@ def _zero_gradient(view: RunView, layers: list[str], every: set[str]) -> Finding
 
 def _zero_update(view: RunView, layers: list[str], every: set[str]) -> Finding | None:
     """Parameters with a gradient and an update of zero."""
-    if not layers:
+    matrices = [name for name in layers if is_matrix(name)]
+    if not matrices:  # a bias before a normalization gets rounding errors only, too small to move it
         return None
     whole = len(layers) == len(every)
-    matrices = [
-        name for name in layers if is_matrix(name)
-    ]  # a bias before a normalization gets rounding errors only
     return _finding(
         view,
         "No parameter moves, though the rate is not 0"
@@ -221,8 +219,9 @@ def _finding(
     remedy: str,
     signals: list[str],
 ) -> Finding:
-    curves = [c for name in signals if (c := view.named(name)) is not None] or [view.loss]
-    drawn = [curve.name for curve in curves if curve is not None]
+    curves = [c for name in signals if (c := view.named(name)) is not None]
+    if not curves and view.loss is not None:
+        curves = [view.loss]
     return Finding(
         kind=CARD.name,
         title=title,
@@ -231,7 +230,9 @@ def _finding(
         first_step=0,
         last_step=view.last_step,
         where=next((name for name in layers if is_matrix(name)), layers[0]),
-        evidence=Evidence(text=text, numbers={"parameters": len(layers)}, plot=Plot(signals=tuple(drawn))),
+        evidence=Evidence(
+            text=text, numbers={"parameters": len(layers)}, plot=Plot(signals=tuple(c.name for c in curves))
+        ),
         remedy=remedy,
     )
 
