@@ -39,8 +39,8 @@ def test_a_flat_last_stretch_at_a_constant_rate_is_a_note_with_its_start():
 
 
 def test_stuck_high_after_little_progress_is_a_warning():
-    loss = np.maximum(2.0 - 0.01 * np.arange(600), 1.75) * flat(600, 1.0, 0.01)
-    (finding,) = found(RULE, view_of({"loss": loss, "lr": np.full(600, 0.1)}))
+    loss = np.maximum(2.0 - 0.001 * np.arange(2000), 1.7) * flat(2000, 1.0, 0.005)
+    (finding,) = found(RULE, view_of({"loss": loss, "lr": np.full(2000, 0.1)}))
     assert finding.severity == "warning"
 
 

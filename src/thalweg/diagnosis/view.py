@@ -205,6 +205,27 @@ class RunView:
         return None
 
     @cached_property
+    def unfinished(self) -> bool:
+        """Whether the run goes on, or the settings name more steps than it has."""
+        total = self.setting("max_steps", "total_steps", "num_steps", "max_iters", "num_iterations", "steps")
+        named = isinstance(total, int | float) and not isinstance(total, bool) and self.last_step > 0
+        return self.run.live or (named and total > 1.1 * self.last_step + 1)
+
+    @cached_property
+    def planned(self) -> dict[str, Any]:
+        """What the settings say of the rate: "schedule" (a name in lower case), "warmup" (steps), "rate" (the peak)."""
+        out: dict[str, Any] = {}
+        for name, value in self.settings.items():
+            last = name.rpartition(".")[2].lower()
+            if "sched" in last and isinstance(value, str):
+                out.setdefault("schedule", value.lower())
+            if last in _WARMUPS and isinstance(value, int | float) and not isinstance(value, bool):
+                out.setdefault("warmup", float(value) if value >= 1 else round(value * (self.last_step + 1)))
+            if last in ("lr", "learning_rate", "peak_lr", "max_lr") and isinstance(value, int | float):
+                out.setdefault("rate", float(value))
+        return out
+
+    @cached_property
     def resumptions(self) -> list[int]:
         """First steps of the segments after the first."""
         return sorted({part.first_step for part in self.run.segments if part.id > 0})
@@ -224,6 +245,15 @@ class RunView:
         return None if series is None or not len(series) else _clean(series)
 
 
+_WARMUPS = (
+    "warmup",
+    "warmup_steps",
+    "num_warmup_steps",
+    "warmup_iters",
+    "lr_warmup_steps",
+    "warmup_ratio",
+    "warmup_fraction",
+)
 _LONG_ROLES: tuple[Role, ...] = ("train loss", "rate", "gradient norm", "evaluation loss")
 
 
