@@ -32,6 +32,14 @@ def test_every_layer_bad_means_the_loss():
     assert finding.where == "" and finding.severity == "warning" and "loss" in finding.evidence.text
 
 
+def test_a_loss_that_was_bad_before_is_that_rules_finding():
+    loss = np.where(np.arange(300) < 118, 1.0, np.nan)
+    signals = {"loss": loss, "grad/norm": with_bad(slice(120, None)), **counts(NAMES)}
+    assert found(RULE, view_of(signals)) == []
+    signals["loss"] = np.where(np.arange(300) < 121, 1.0, np.nan)
+    assert found(RULE, view_of(signals))
+
+
 def test_one_that_is_survived_is_a_warning():
     (finding,) = found(RULE, view_of({"grad_norm": with_bad([50, 70], np.inf)}))
     assert finding.severity == "warning" and (finding.first_step, finding.last_step) == (50, 70)

@@ -31,7 +31,7 @@ PAGE = Page(
         "a row of attention that is masked out entirely: its softmax is 0/0",
     ),
     apart={
-        "nonfinite-loss": "the loss itself is bad at the same step: look there first",
+        "nonfinite-loss": "where the loss is bad first, every gradient is: then that is the finding",
         "loss-scale-collapse": "the scaler meets overflow at every scale; a few skipped updates are normal",
         "gradient-exploding": "the norm is finite and grows; here it jumps",
     },
@@ -43,7 +43,7 @@ PAGE = Page(
     ),
     tried="Needs no threshold. That skipped updates are at most a note while they are below a twentieth of the steps is "
     "common practice: a scaler doubles its scale every 2,000 steps until one overflows.",
-    explains=("nonfinite-loss", "divergence"),
+    explains=("divergence",),
 )
 _SKIPPED_SHARE = 0.05
 
@@ -62,6 +62,9 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     if scaled and finite_later and len(bad) < max(3, _SKIPPED_SHARE * measured):
         return []  # the scaler found its scale
     where, told = _origin(view, first)
+    loss = view.loss
+    if not where and loss is not None and len(loss.bad_steps) and loss.bad_steps[0] <= first:
+        return []  # the loss was bad before, and says all there is to say
     return [
         Finding(
             kind=CARD.name,
