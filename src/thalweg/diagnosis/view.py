@@ -206,10 +206,16 @@ class RunView:
 
     @cached_property
     def unfinished(self) -> bool:
-        """Whether the run goes on, or the settings name more steps than it has."""
+        """Whether the run goes on, was cut off, or has fewer steps than the settings name."""
         total = self.setting("max_steps", "total_steps", "num_steps", "max_iters", "num_iterations", "steps")
         named = isinstance(total, int | float) and not isinstance(total, bool) and self.last_step > 0
-        return self.run.live or (named and total > 1.1 * self.last_step + 1)
+        parts = self.run.segments
+        cut = bool(parts) and max(parts, key=lambda part: part.id).reason not in (
+            "closed",
+            "exit",
+            "imported",
+        )
+        return self.run.live or cut or (named and total > 1.1 * self.last_step + 1)
 
     @cached_property
     def planned(self) -> dict[str, Any]:
