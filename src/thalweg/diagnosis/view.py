@@ -210,11 +210,8 @@ class RunView:
         total = self.setting("max_steps", "total_steps", "num_steps", "max_iters", "num_iterations", "steps")
         named = isinstance(total, int | float) and not isinstance(total, bool) and self.last_step > 0
         parts = self.run.segments
-        cut = bool(parts) and max(parts, key=lambda part: part.id).reason not in (
-            "closed",
-            "exit",
-            "imported",
-        )
+        ended = max(parts, key=lambda part: part.id).reason if parts else ""
+        cut = ended not in ("", "closed", "exit", "imported")
         return self.run.live or cut or (named and total > 1.1 * self.last_step + 1)
 
     @cached_property
