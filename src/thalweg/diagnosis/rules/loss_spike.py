@@ -208,6 +208,7 @@ def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> F
     cost = (step[-1] if end is None else end) - start
     before = _precursor(view, curve, spike)
     severity, doubt = _severity(curve, spike, before)
+    sure = 0.7 if spike.sustained or severity == "warning" else 0.5
     numbers = {
         "start": start,
         "peak": peak,
@@ -223,7 +224,7 @@ def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> F
         kind=CARD.name,
         title=_title(spike, start, peak, height, cost, len(alike)),
         severity=severity,
-        confidence=round(min(0.95, (0.7 if spike.sustained else 0.5) + before.sureness - doubt), 2),
+        confidence=round(min(0.95, sure + before.sureness - doubt), 2),
         first_step=start,
         last_step=step[-1] if end is None else end,
         where=before.where,
@@ -341,8 +342,10 @@ def _precursor(view: RunView, curve: Curve, spike: Spike) -> Precursor:
         found.text = "The gradient norm is pinned by clipping, so it can't show what came first."
         found.remedy = "Record the norm before clipping: watch.clip_grad_norm_(max_norm). " + PAGE.remedy[2]
     elif gradient is not None or update is not None:
-        known = " and ".join(c.name for c in (gradient, update) if c is not None)
-        found.text = f"Nothing twofold was seen in {known} before the peak."
+        at = start - curve.spacing, peak + curve.spacing
+        seen = [c.name for c in (gradient, update) if c is not None and len(c.between(*at))]
+        if seen:
+            found.text = f"Nothing twofold was seen in {' and '.join(seen)} before the peak."
     by_update = found.cause == "second moment"
     first = view.first_layer("update/norm" if by_update else "grad/norm", start, peak, reach)
     if first is not None:

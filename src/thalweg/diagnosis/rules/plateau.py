@@ -38,7 +38,7 @@ PAGE = Page(
         "later: the noise of the gradient at this rate, which a decay would remove; or the model's capacity",
     ),
     apart={
-        "rate-low": "the loss does fall, slowly and steadily",
+        "rate-low": "the loss does fall, slowly and steadily: not reported",
         "constant-prediction": "the outputs are the same for all inputs: seen in metrics or logits",
         "a run that is done": "the rate was decayed or the loss is near zero: not reported",
         "rate-decayed-early": "the rate was near zero in that stretch",
@@ -93,8 +93,8 @@ def _course(curve: Curve) -> Course:
 
 def _never(view: RunView, curve: Curve, course: Course) -> list[Finding]:
     first, end = float(course.levels[0]), float(course.levels[-1])
-    if end - first > max(0.05 * first, 5 * course.error):
-        return []  # it rose
+    if end - first > max(0.05 * first, 5 * course.error) or _creeps(course):
+        return []
     classes = _guessing(view, end)
     if not classes and (3 * course.error > 0.02 * first or not _still_high(view, float(course.steps[0]))):
         return []  # it may fall by what can't be seen here, or was annealed
@@ -120,6 +120,13 @@ def _never(view: RunView, curve: Curve, course: Course) -> list[Finding]:
         "gradients and updates, and at the labels.",
     )
     return [never]
+
+
+def _creeps(course: Course) -> bool:
+    """Whether it does fall, however slowly, once the first steps are over."""
+    rest = course.levels[len(course.levels) // 8 :]
+    third = max(1, len(rest) // 3)
+    return float(np.mean(rest[:third]) - np.mean(rest[-third:])) > 3 * course.error / np.sqrt(third)
 
 
 def _guessing(view: RunView, loss: float) -> int:

@@ -37,6 +37,7 @@ PAGE = Page(
     apart={
         "schedule-not-stepped": "the settings name a schedule that decays",
         "plateau": "the loss would not fall with a decay either; only trying tells",
+        "a run that goes on": "live runs, and runs whose settings name more steps, are not judged",
         "a stable phase": "a constant rate to branch cooldowns from is meant: this is a note",
     },
     remedy=(
@@ -54,7 +55,13 @@ def check(view: RunView) -> list[Finding]:
     loss, rate = view.loss, view.rate
     assert loss is not None and rate is not None  # required
     course = rate_course(rate.steps, rate.values)
-    if course is None or not course.constant or course.part(course.warmed) > 0.5 or len(loss) < 100:
+    if (
+        view.unfinished
+        or course is None
+        or not course.constant
+        or course.part(course.warmed) > 0.5
+        or len(loss) < 100
+    ):
         return []
     _, level = levels(loss.steps, loss.values, 12)
     progress, recent = float(level[0] - level[-1]), float(level[8] - level[-1])

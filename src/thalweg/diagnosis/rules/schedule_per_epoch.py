@@ -1,6 +1,6 @@
 """The rate changes in equal stairs, once an epoch, where a change at every step was meant.
 
-Stairs are stretches of one value, all of the same length (within a tenth), at least three of them and five values long. They
+Stairs are stretches of one value, all of the same length or a multiple of it (within a tenth), at least three of them and five values long. They
 are usual for schedules that are counted in epochs and come to their end; so they count only if the rate is still above
 half of its peak at the end, and either rises in three stairs or more (a warm-up counted in epochs) or the settings name
 a schedule that decays.
@@ -55,7 +55,10 @@ def check(view: RunView) -> list[Finding]:
     if len(changes) < 3:
         return []
     length = float(np.median(lengths))
-    if length < 5 or (np.abs(lengths - length) > max(1.0, 0.1 * length)).any():
+    uneven = np.abs(
+        lengths - np.maximum(1, np.round(lengths / length)) * length
+    )  # two stairs may be of one height
+    if length < 5 or (uneven > max(1.0, 0.1 * length)).any():
         return []
     rises = int((np.diff(course.shares)[changes - 1] > 0.001).sum())
     end = float(course.shares[-1])

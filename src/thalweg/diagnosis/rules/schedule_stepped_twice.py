@@ -63,7 +63,7 @@ class Sign:
 
 
 def check(view: RunView) -> list[Finding]:
-    """One finding, where the schedule came to its end."""
+    """One finding, from the first step on; the plot marks where the schedule came to its end."""
     rate = view.rate
     assert rate is not None  # required
     course = rate_course(rate.steps, rate.values)
@@ -79,7 +79,7 @@ def check(view: RunView) -> list[Finding]:
             title=f"The schedule is stepped {words} a step: {sign.text}",
             severity=sign.severity,
             confidence=sign.confidence,
-            first_step=sign.step,
+            first_step=int(course.steps[0]),
             last_step=int(course.steps[-1]),
             evidence=Evidence(
                 text=f"{sign.text[0].upper()}{sign.text[1:]}.",
