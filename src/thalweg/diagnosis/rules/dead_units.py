@@ -33,8 +33,7 @@ PAGE = Page(
         "sparse activations": "units that are zero for most examples, not for all; a batch too small can't tell, so below "
         "16 examples only a layer that is dead almost entirely counts",
         "dormant-units": "activations are small against their layer, not zero; those may recover",
-        "sparse by design": "a share that is constant from the first step, or below three quarters, while the loss "
-        "falls is at most a note",
+        "units to spare": "a share below three quarters while the loss falls is at most a note",
     },
     remedy=(
         "lower the peak rate by a factor of 3 to 10 or lengthen the warm-up, and restart from before the units died",
@@ -77,13 +76,13 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     end, begin = _final(values), float(values[0])
     worst = max(_final(v) for _, v in high.values())
     learned = _learned(view, onset[where])
-    meant = learned and (end - begin < _GROWN or worst < _MOST)
+    harmless = learned and worst < _MOST
     return [
         Finding(
             kind=CARD.name,
             title=f"{end:.0%} of the units that {where} reads are dead",
-            severity="note" if meant else "critical" if worst >= _WHOLE and not learned else "warning",
-            confidence=0.5 if meant else 0.92 if worst >= _WHOLE else 0.75,
+            severity="note" if harmless else "critical" if worst >= _WHOLE and not learned else "warning",
+            confidence=0.5 if harmless else 0.92 if worst >= _WHOLE else 0.75,
             first_step=onset[where],
             last_step=int(steps[-1]),
             where=where,

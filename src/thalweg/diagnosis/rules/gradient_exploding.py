@@ -50,7 +50,7 @@ PAGE = Page(
     ),
     tried="Healthy MLPs, CNNs and GPTs have gradients of 0.01 to 1 times their weights, within 2 decades over the layers; "
     "MLPs of 8 layers with weights 6 times too large start at 120.",
-    explains=("loss-spike", "nonfinite-gradient", "gradient-clipped", "rate-high", "dead-units"),
+    explains=("divergence", "nonfinite-gradient", "nonfinite-loss", "gradient-clipped", "dead-units"),
 )
 _TREND = -0.8
 _LEVEL = 1.5  # decades above the weights
