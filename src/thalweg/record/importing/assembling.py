@@ -51,6 +51,7 @@ WORDS: Mapping[str, Role] = {
     "loss_scale": "loss scale",
     "batch_size": "batch size",
 }
+_FIRST_DATE = 1e14  # microseconds, in 1973: times below count from a start that the log doesn't tell
 _LONG_GAP, _FEWEST_GAPS = 20, 10  # times the usual spacing is a hole, in a log with at least so many rows
 _MOST_RESUMPTIONS = 0.02  # of the rows; a log that goes back more often is unsorted, not resumed
 
@@ -294,7 +295,7 @@ def _microseconds(column: Column, part: Part) -> NDArray[np.int64]:
 def _segment(index: int, part: Part, table: Table, imported: Imported) -> Segment:
     firsts = [int(steps[0]) for steps, _, _ in table.values()]
     seen = [int(times.min()) for _, _, times in table.values()] + [int(t.max()) for _, _, t in table.values()]
-    known = [t / 1e6 for t in seen if t > 0]
+    known = [t / 1e6 for t in seen if t > _FIRST_DATE]
     return Segment(
         id=index,
         rank=0,

@@ -540,9 +540,7 @@ class _Parser:
             rest = rest[: found.start()] + " | " + rest[found.end() :]
         elif found := _BRACKET.match(rest):
             row.step, rest = float(found[1]), rest[found.end() :]
-        elif (found := _STEP.search(rest[:600])) and (
-            found["of"] or not found["word"].lower().startswith("batch")
-        ):
+        elif (found := _STEP.search(rest[:600])) and (found["of"] or _counts(found["word"])):
             row.step = float(found["at"])
             rest = rest[: found.start()] + " | " + rest[found.end() :].lstrip("]):,")
         elif found := re.match(r"\s{0,4}s:(\d{1,15})\s", rest):
@@ -569,6 +567,12 @@ class _Parser:
             row.values = {
                 name if _SAID.search(name) else f"eval/{name}": value for name, value in row.values.items()
             }
+
+
+def _counts(word: str) -> bool:
+    """Whether a number behind a word is a count of the training: "steps=10" and "batch 16" are settings."""
+    low = word.lower()
+    return low == "num_updates" or not low.endswith(("s", "batch"))
 
 
 def _pairs(text: str) -> tuple[dict[str, Any], dict[str, str]]:
