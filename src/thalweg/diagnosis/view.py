@@ -229,6 +229,27 @@ class RunView:
         return out
 
     @cached_property
+    def batch(self) -> float:
+        """Examples of one update, by the count of samples or else the settings; 0 if neither says."""
+        samples = self.curve("samples")
+        if samples is not None and len(samples) > 1:
+            return float(np.median(np.diff(samples.values) / np.diff(samples.steps)))
+        said = self.setting("total_batch_size", "global_batch_size", "batch_size", "train_batch_size")
+        return float(said) if isinstance(said, (int, float)) and not isinstance(said, bool) else 0.0
+
+    def guessing(self, loss: float) -> int:
+        """How many classes one would guess among for this loss, ln(classes); 0 if that is none that is likely.
+
+        The settings may name the number; else 2, 10, 100 and 1000 are tried.
+        """
+        words = ("num_classes", "n_classes", "classes", "num_labels", "vocab_size", "vocab")
+        named = next((v for word in words if isinstance(v := self.setting(word), int) and v > 1), None)
+        for classes in (named,) if named else (2, 10, 100, 1000):
+            if abs(loss / float(np.log(classes)) - 1) < 0.03:
+                return classes
+        return 0
+
+    @cached_property
     def resumptions(self) -> list[int]:
         """First steps of the segments after the first."""
         return sorted({part.first_step for part in self.run.segments if part.id > 0})

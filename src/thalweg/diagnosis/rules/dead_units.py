@@ -66,7 +66,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     assert matrix is not None
     shares = {layer: _known(matrix.steps, matrix.values[:, i]) for i, layer in enumerate(matrix.layers)}
     shares = {layer: curve for layer, curve in shares.items() if len(curve[0]) >= _LEAST}
-    small = 0 < examples_per_update(view) < _FEW_EXAMPLES
+    small = 0 < view.batch < _FEW_EXAMPLES
     high = {layer: c for layer, c in shares.items() if _is_high(c[1], small)}
     if not high:
         return []
@@ -99,16 +99,6 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
             papers=CARD.papers,
         )
     ]
-
-
-def examples_per_update(view: RunView) -> float:
-    """Examples of one update, by the count of samples or the settings; 0 if neither is known."""
-    samples = view.curve("samples")
-    if samples is not None and len(samples) > 1:
-        steps, counts = np.diff(samples.steps), np.diff(samples.values)
-        return float(np.median(counts / steps))
-    said = view.setting("batch_size", "per_device_train_batch_size", "train_batch_size")
-    return float(said) if isinstance(said, (int, float)) and not isinstance(said, bool) else 0.0
 
 
 def _known(
