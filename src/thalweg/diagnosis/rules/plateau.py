@@ -53,9 +53,6 @@ PAGE = Page(
     explains=(),
 )
 
-_FAMILIAR = (2, 10, 100, 1000)  # numbers of classes looked for where the settings name none
-_CLASSES = ("num_classes", "n_classes", "classes", "num_labels", "vocab_size", "vocab")
-
 
 @dataclass(frozen=True)
 class Course:
@@ -95,7 +92,7 @@ def _never(view: RunView, curve: Curve, course: Course) -> list[Finding]:
     first, end = float(course.levels[0]), float(course.levels[-1])
     if end - first > max(0.05 * first, 5 * course.error) or _creeps(course):
         return []
-    classes = _guessing(view, end)
+    classes = view.guessing(end)
     if not classes and (3 * course.error > 0.02 * first or not _still_high(view, float(course.steps[0]))):
         return []  # it may fall by what can't be seen here, or was annealed
     enough = len(curve) >= 100 or curve.window != 1
@@ -126,16 +123,8 @@ def _creeps(course: Course) -> bool:
     """Whether it does fall, however slowly, once the first steps are over."""
     rest = course.levels[len(course.levels) // 8 :]
     third = max(1, len(rest) // 3)
-    return float(np.mean(rest[:third]) - np.mean(rest[-third:])) > 3 * course.error / np.sqrt(third)
-
-
-def _guessing(view: RunView, loss: float) -> int:
-    """How many classes one would have to guess among for this loss; 0 if none that is likely."""
-    named = next((v for word in _CLASSES if isinstance(v := view.setting(word), int) and v > 1), None)
-    for classes in (named,) if named else _FAMILIAR:
-        if abs(loss - np.log(classes)) < 0.03 * np.log(classes):
-            return classes
-    return 0
+    fall = float(np.mean(rest[:third]) - np.mean(rest[-third:]))
+    return fall > 3 * course.error / float(np.sqrt(third))
 
 
 def _late(view: RunView, curve: Curve, course: Course) -> list[Finding]:
