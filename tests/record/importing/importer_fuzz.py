@@ -9,12 +9,12 @@ from thalweg.record.importing.assembling import assemble
 from thalweg.record.run import Run
 
 
-def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A file with some bytes changed, removed, repeated or inserted."""
+def mutated(data: bytes, rng: random.Random, *, shift: bool = True) -> bytes:
+    """A file with some bytes changed; removed, repeated or inserted as well if they may shift."""
     out = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         at, size = rng.randrange(len(out) + 1), rng.choice((1, 1, 1, 4, 40, 400))
-        how = rng.randrange(5)
+        how = rng.randrange(5) if shift else rng.choice((0, 4))
         if how == 0:
             out[at : at + size] = rng.randbytes(min(size, len(out) - at))
         elif how == 1:
