@@ -1,20 +1,24 @@
 """Runs are made in processes of their own, several at once, with progress; a list of them lies beside them."""
 
+import json
 import multiprocessing
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from benchmarks.diagnosis import healthy
-from benchmarks.diagnosis.pathologies import RECIPES, Recipe, make
+from benchmarks.diagnosis.pathologies import RECIPES, make
+from benchmarks.diagnosis.training import Training
 
 DEVELOPMENT_SEEDS = (0, 1)
 TEST_SEEDS = (100, 101, 102, 103, 104)
 TEST_HEALTHY = 1000
+TRUTH = "truth.json"
 
 
 @dataclass(frozen=True)
@@ -54,38 +58,42 @@ def jobs(part: str, only: str = "") -> list[Job]:
     return [job for job in out if any(word in job.name for word in only.split(","))]
 
 
-def job_of(name: str) -> Job:
-    """The job that a run file's name tells."""
-    if name.startswith("healthy-"):
-        return Job("", ("", ""), int(name.removeprefix("healthy-")))
-    recipe, network, optimizer, seed = name.rsplit("-", 3)
-    return Job(recipe, (network, optimizer), int(seed))
+def training_of(job: Job) -> tuple[Training, str]:
+    """Its training, and the layers that are right for its finding."""
+    return make(job.recipe, job.variant, job.seed) if job.recipe else (healthy.make(job.seed), "")
 
 
-def recipe_of(job: Job) -> Recipe | None:
-    """Its recipe; None for a healthy run."""
-    return RECIPES[job.recipe] if job.recipe else None
-
-
-def layers_of(job: Job) -> tuple[str, ...]:
-    """The layers that are right for its finding; () where the trouble is in none."""
-    return tuple(make(job.recipe, job.variant, job.seed)[1].split()) if job.recipe else ()
-
-
-def make_run(job: Job, folder: str) -> Path:
-    """Train one run and write its file; what was there under its name is replaced."""
+def make_run(job: Job, folder: str) -> dict[str, Any]:
+    """Train one run and write its file, in place of an older one of its name; what is right to say of it."""
     import torch
 
     torch.set_num_threads(1)
     out = Path(folder) / f"{job.name}.tw"
     for old in out.parent.glob(f"{job.name}[.~]*tw"):
         old.unlink()
-    training = make(job.recipe, job.variant, job.seed)[0] if job.recipe else healthy.make(job.seed)
-    return training.run(out)
+    training, layers = training_of(job)
+    training.run(out)
+    return truth_of(job, training, layers)
+
+
+def truth_of(job: Job, training: Training, layers: str) -> dict[str, Any]:
+    """What is right to say of a run, and what it is."""
+    recipe, t = RECIPES.get(job.recipe), training
+    return {
+        "name": job.name,
+        "recipe": job.recipe,
+        "network": t.network,
+        "optimizer": t.optimizer,
+        "seed": job.seed,
+        "kinds": list(recipe.kinds) if recipe else [],
+        "layers": layers.split(),
+        "seen": recipe.seen if recipe else f"batch {t.batch}, {t.steps} steps, rate {t.rate:.2g}",
+        "updates_an_epoch": len(t.examples) / (t.batch * t.accumulate),
+    }
 
 
 def make_all(todo: Sequence[Job], folder: Path, workers: int = 2, console: Console | None = None) -> None:
-    """Make runs in fresh processes, so that memory and random numbers of one never meet another."""
+    """Make runs in fresh processes, so that memory and random numbers of one never meet another's."""
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "thalweg.watching", "benchmarks.diagnosis.pathologies"])
@@ -96,26 +104,22 @@ def make_all(todo: Sequence[Job], folder: Path, workers: int = 2, console: Conso
     ):
         task = progress.add_task("training", total=len(todo))
         for done in as_completed([pool.submit(make_run, job, str(folder)) for job in todo]):
-            done.result()
+            enter(folder, done.result())
             progress.advance(task)
 
 
-def write_index(folder: Path) -> Path:
-    """INDEX.md: a line for each run in the folder with what is right for it, and what a person sees."""
+def enter(folder: Path, truth: dict[str, Any]) -> None:
+    """Keep what is right for a run: in truth.json for programs, in INDEX.md for people."""
+    known = {**truths(folder), truth["name"]: truth}
+    (folder / TRUTH).write_text(json.dumps(dict(sorted(known.items())), indent=1))
     lines = ["| run | right kinds | right layers | what a person sees |", "| --- | --- | --- | --- |"]
-    for path in sorted(folder.glob("*.tw")):
-        if "~" not in path.name:
-            job = job_of(path.stem)
-            recipe = recipe_of(job)
-            right = ", ".join(recipe.kinds) if recipe else "none above note"
-            seen = recipe.seen if recipe else described(job)
-            lines.append(f"| {path.stem} | {right} | {', '.join(layers_of(job))} | {seen} |")
-    out = folder / "INDEX.md"
-    out.write_text("\n".join(lines) + "\n")
-    return out
+    for name, one in sorted(known.items()):
+        right = ", ".join(one["kinds"]) or "none above note"
+        lines.append(f"| {name} | {right} | {', '.join(one['layers'])} | {one['seen']} |")
+    (folder / "INDEX.md").write_text("\n".join(lines) + "\n")
 
 
-def described(job: Job) -> str:
-    """A healthy run's settings."""
-    t = healthy.make(job.seed)
-    return f"{t.network}, {t.optimizer}, batch {t.batch}, {t.steps} steps, rate {t.rate:.2g}"
+def truths(folder: Path) -> dict[str, dict[str, Any]]:
+    """What is right for each run in a folder, by its name."""
+    path = folder / TRUTH
+    return json.loads(path.read_text()) if path.exists() else {}

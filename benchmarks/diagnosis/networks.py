@@ -1,5 +1,6 @@
 """Small networks on real data that comes inside Python packages: each learns in a few seconds on one thread."""
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -32,7 +33,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         widths = [inputs, *[width] * (depth - 1), classes]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in itertools.pairwise(widths))
         self.acts = nn.ModuleList(activation() for _ in range(depth - 1))
 
     def forward(self, x: Tensor) -> Tensor:
