@@ -13,6 +13,8 @@ from thalweg.diagnosis.grouping import group
 from thalweg.diagnosis.view import RunView, keys_of
 from thalweg.record import Run, open_run
 
+_OF_TWO = "runs-differ"
+
 
 def diagnose(
     run: Run | str | os.PathLike[str],
@@ -61,8 +63,11 @@ def diagnose(
                 continue
             judged.append(name)
             findings += [_of_key(finding, key) for finding in outcome]
-    if against is not None:
+    if against is not None and _OF_TWO in chosen:
         findings += _parting(opened, against if isinstance(against, Run) else open_run(against, map=map))
+        judged.append(_OF_TWO)
+    elif _OF_TWO not in wanted:
+        lacking.pop(_OF_TWO, None)  # nobody asked for it
     return Diagnosis(
         opened.name,
         group(findings, {name: rule.page.explains for name, rule in rules.items()}),
