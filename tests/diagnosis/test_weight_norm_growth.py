@@ -19,7 +19,7 @@ def run(curve, **others):
 def test_weights_before_a_normalization():
     (finding,) = found(RULE, run(ROOT))
     assert finding.severity == "warning" and finding.where == "conv.weight"
-    assert abs(finding.evidence.numbers["exponent"] - 0.5) < 0.1 and 100 <= finding.first_step <= 200
+    assert abs(finding.evidence.numbers["exponent"] - 0.5) < 0.1 and 60 <= finding.first_step <= 120
 
 
 def test_all_weights_of_a_foreign_log():

@@ -45,6 +45,7 @@ _HALVINGS = 6
 _SETTLING = 0.02  # of the run, at least this many steps: the scaler's first adjustment
 _LEAST_SETTLING = 30
 _LOW = 16.0
+_SMALLEST = 2.0**-149  # of float32
 _SKIPPED = 0.1
 
 
@@ -52,10 +53,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     """One finding if the scale fell far after its first adjustment."""
     scale = view.curve("loss scale")
     assert scale is not None
-    positive = scale.values > 0
-    steps, values = scale.steps[positive], scale.values[positive]
-    if len(values) < 10:
-        return []
+    steps, values = scale.steps, np.maximum(np.abs(scale.values), _SMALLEST)  # it may underflow to 0
     start = _settled(steps)
     peaks = np.maximum.accumulate(values[start:])
     fallen = np.log2(peaks / values[start:])

@@ -65,6 +65,7 @@ _RATIO = 0.03
 _LEAP = 1.3  # times the first loss
 _DIVERGED = 3.0
 _NOTHING_LEARNED = 0.7
+_LEARNED = 0.25  # of the first loss: what leaps later was not the rate from the start
 _INFLATING_RATIO = 0.012
 _INFLATION = 2.2
 _LAGS = 0.2  # of the first loss
@@ -88,6 +89,8 @@ def _leaping(view: RunView) -> Finding | None:
     if largest < _RATIO or not start > 0 or _exploded_from_the_start(view):
         return None
     broke = len(loss.bad_steps) > 0 and loss.bad_steps[-1] >= loss.steps[-1]
+    if _learned_before(loss, start):
+        return None
     leaps = peak >= _LEAP * start
     ruined = (broke and leaps) or peak >= _DIVERGED * start or (end >= _NOTHING_LEARNED * start and not broke)
     turns = _turning(view) <= _OSCILLATES
@@ -161,6 +164,14 @@ def _leap_step(loss: Curve, start: float) -> int:
     """The first step with a loss far above the first one; the last step if there is none."""
     above = loss.values >= _LEAP * start
     return int(loss.steps[np.argmax(above)]) if above.any() else int(loss.steps[-1])
+
+
+def _learned_before(loss: Curve, start: float) -> bool:
+    """Whether the loss was far below its start before it leapt or overflowed, or at the end: not the rate's fault."""
+    smooth = trailing_median(np.append(loss.values, loss.values[-1]), max(5, len(loss) // 100))[1:]
+    above = np.flatnonzero(loss.values >= _LEAP * start)
+    before = smooth[: above[0]] if len(above) else smooth
+    return bool((before[1:] <= _LEARNED * start).any())
 
 
 def _turning(view: RunView) -> float:

@@ -10,14 +10,16 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.statistics import centered_median
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
     name="softmax-collapse",
     kind="rule",
-    summary="Nearly all softmax rows have collapsed: loss and gradient are exactly zero, and learning has stopped.",
+    summary="Softmax rows have collapsed: loss and gradient round to zero, and learning has stopped.",
     papers=(220,),
-    formula="share of rows with log sum_c exp(z_c - max_k z_k) = 0 in the working type >= 0.9;  or a loss of exactly 0",
+    formula="share of rows with log sum_c exp(z_c - max_k z_k) = 0 in the working type >= 0.9, or >= 0.3 at a loss below "
+    "3e-6 of the first;  or a loss of exactly 0",
     symbols={"z": "output logits of one row"},
     needs="the output's logits, or a training loss",
 )
@@ -31,7 +33,7 @@ PAGE = Page(
     ),
     apart={
         "memorization": "the loss is small, not zero: gradients are small, not zero",
-        "some collapsed rows": "easy examples of a well trained classifier; below nine tenths nothing is said",
+        "some collapsed rows": "easy examples of a well trained classifier; nothing is said unless the loss is next to zero",
         "divergence": "logits are as far apart, and many examples are wrong: the loss is large",
         "parameters-frozen": "gradients are zero in some layers only",
     },
@@ -46,6 +48,8 @@ PAGE = Page(
 )
 _COLLAPSED = 0.9
 _SMALL = 1e-4  # of the first loss; diverged runs have collapsed rows that are wrong
+_PARTLY = 0.3
+_TINY = 3e-6  # of the first loss: some roundings of float32
 _LASTING = 0.1  # of the values at the end
 _LEAST = 5
 _ROUNDED = 1e-5  # no smaller loss above zero in the log: zeros may come from a fixed number of digits
@@ -59,7 +63,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
             kind=CARD.name, lacked="train loss with 20 values or more", record="watch.log(loss=loss)"
         )
     zero = _lasting(loss.values == 0)
-    collapsed = None if rows is None else _lasting((rows.values >= _COLLAPSED) & _small_at(loss, rows))
+    collapsed = None if rows is None else _lasting(_nothing_left(loss, rows))
     if zero is None and collapsed is None:
         return []
     begins = [
@@ -86,7 +90,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
             kind=CARD.name,
             title="The loss is exactly zero from the first step: no target counts"
             if always
-            else f"Loss and gradient round to zero from step {first:,} on",
+            else f"The loss rounds to zero from step {first:,} on",
             severity="critical" if always else "note" if rounded else "warning",
             confidence=0.9 if still or (zero is not None and collapsed is not None) else 0.7,
             first_step=first,
@@ -114,13 +118,15 @@ def _lasting(mask: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> int | None:
     return int(places[0])
 
 
-def _small_at(loss: Curve, rows: Curve) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
-    """Whether the loss is next to nothing where the rows were looked at."""
-    near = loss.at(rows.steps)
-    small: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.abs(near) <= _SMALL * max(
-        abs(loss.values[0]), 1e-30
+def _nothing_left(loss: Curve, rows: Curve) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
+    """Where nearly all rows have collapsed and the loss is small, or many have and it is next to nothing."""
+    level = centered_median(np.abs(loss.values), max(5, len(loss) // 50))
+    places = np.maximum(np.searchsorted(loss.steps, rows.steps, side="right") - 1, 0)
+    left = level[places] / max(abs(loss.values[0]), 1e-30)
+    out: np.ndarray[tuple[int], np.dtype[np.bool_]] = ((rows.values >= _COLLAPSED) & (left <= _SMALL)) | (
+        (rows.values >= _PARTLY) & (left <= _TINY)
     )
-    return small
+    return out
 
 
 RULE = Rule(card=CARD, page=PAGE, check=check)

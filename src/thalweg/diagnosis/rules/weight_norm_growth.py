@@ -18,7 +18,7 @@ CARD = Card(
     kind="rule",
     summary="The norm of the weights has grown many times and goes on growing: nothing balances the updates.",
     papers=(25,),
-    formula="||w_T|| >= 4 ||w_0|| for weights before a normalization (8 for all), and d log ||w|| / d log t >= 0.2 at the end",
+    formula="||w_T|| >= 3 ||w_0|| for weights before a normalization (8 for all), and d log ||w|| / d log t >= 0.2 at the end",
     symbols={"w_t": "weights after t updates", "T": "the last step"},
     needs="weight norms",
 )
@@ -43,7 +43,7 @@ PAGE = Page(
     "5.3 times, weights before BatchNorm up to 2.4 times.",
     explains=("plateau", "softmax-collapse"),
 )
-_GROWN_FREE = 4.0
+_GROWN_FREE = 3.0
 _GROWN = 8.0
 _EXPONENT = 0.2
 _LEAST = 10
