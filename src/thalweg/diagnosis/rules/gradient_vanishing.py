@@ -50,7 +50,7 @@ PAGE = Page(
 LEAST_LAYERS = 4
 DECADES = 3.0
 _CRITICAL = 5.0
-_TREND = 0.8  # correlation of log r with the layer's place
+_TREND = 0.7  # correlation of log r with the layer's place
 _EARLY = 0.2  # of the run: a network may leave such a state on its own
 
 
