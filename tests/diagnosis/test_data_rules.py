@@ -36,6 +36,18 @@ def test_random_labels_are_learned_by_heart():
     assert finding.evidence.numbers["lowest"] > 2.3 and finding.first_step < 200
 
 
+def test_fine_tuning_from_a_low_loss_with_a_metric_that_holds_is_a_note():
+    signals = {
+        "loss": BY_HEART / 9,
+        "eval/loss": (AT, 0.3 + 0.1 * AT / N),
+        "eval/wer": (AT, 0.8 - 0.05 * AT / N),
+    }
+    (finding,) = found(memorization.RULE, view_of(signals))
+    assert finding.severity == "note" and "eval/wer" in finding.evidence.text
+    (finding,) = found(memorization.RULE, view_of(signals | {"eval/wer": (AT, 0.3 + AT / N)}))
+    assert finding.severity == "warning"
+
+
 def test_accuracies_apart():
     signals = {
         "loss": noisy(np.maximum(2.3 - T / 100, 0.4)),

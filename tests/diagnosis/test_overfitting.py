@@ -33,6 +33,10 @@ def test_a_small_rise_with_steady_accuracy_is_a_note():
     accuracy = np.minimum(0.95, 0.5 + AT / 1000)
     (finding,) = found(RULE, run(turned(low=0.2, end=0.45), **{"eval/accuracy": (AT, accuracy)}))
     assert finding.severity == "note" and "over-confident" in finding.evidence.text
+    heavy = run(turned(), **{"eval/accuracy": (AT, accuracy)})
+    assert found(RULE, heavy)[0].severity == "note"  # accuracy improved all the while
+    held = run(turned(), **{"eval/accuracy": (AT, np.minimum(0.7, AT / 500))})
+    assert found(RULE, held)[0].severity == "warning"
     (worse,) = found(RULE, run(turned(low=0.2, end=0.45), **{"eval/accuracy": (AT, 0.95 - 0.3 * (AT > 400))}))
     assert worse.severity == "warning"
 

@@ -150,6 +150,17 @@ def test_no_leap_or_a_warm_up_is_silent(loss, rate):
     assert found(warmup_short.RULE, view_of({"loss": loss, "lr": rate})) == []
 
 
+def test_a_first_update_that_throws_the_weights_off_for_good():
+    loss = falling(N, first=4.6, last=3.4, noise=0.02)
+    loss = np.where(T < 15, loss, 3.35 * np.random.default_rng(0).lognormal(0, 0.02, N))
+    ratio = 0.09 * np.exp(-T[::10] / 15) + 0.0015
+    signals = {"loss": loss, "lr": cosine(N), "update/ratio": (T[::10], ratio)}
+    (finding,) = found(warmup_short.RULE, view_of(signals))
+    assert finding.severity == "warning" and finding.evidence.numbers["ratio"] == pytest.approx(0.0915)
+    assert found(warmup_short.RULE, view_of(signals | {"loss": falling(N)})) == []
+    assert found(warmup_short.RULE, view_of(signals | {"lr": cosine(N, warmup=60)})) == []
+
+
 # -- schedules that are stepped wrongly ------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.diagnosis.statistics import first_rise
+from thalweg.diagnosis.statistics import first_rise, noise
 from thalweg.record import LayerMatrix, Run, Series
 from thalweg.record.signals import Role, SignalSpec
 
@@ -249,6 +249,24 @@ class RunView:
                 return classes
         return 0
 
+    def metric_since(self, step: int) -> tuple[str, bool]:
+        """An evaluation metric that did not get worse after a step, and whether it improved; ("", False) if none.
+
+        More is taken to be better, unless the name speaks of an error. One that improved goes before one that held.
+        """
+        held = ""
+        for curve in self.curves("evaluation metric"):
+            values = curve.values * (-1.0 if _ERROR.search(curve.name.lower()) else 1.0)
+            at = values[max(0, int(np.searchsorted(curve.steps, step)) - 1) :][:3]
+            if len(curve) < 4 or not len(at):
+                continue
+            gained = float(np.median(values[-3:])) - float(np.median(at))
+            jitter = noise(values)
+            if gained > max(jitter, 0.01 * abs(float(np.median(at)))):
+                return curve.name, True
+            held = held or (curve.name if gained >= -jitter else "")
+        return held, False
+
     @cached_property
     def resumptions(self) -> list[int]:
         """First steps of the segments after the first."""
@@ -277,6 +295,9 @@ _WARMUPS = (
     "lr_warmup_steps",
     "warmup_ratio",
     "warmup_fraction",
+)
+_ERROR = re.compile(
+    r"(?:^|[^a-z])(?:err|error|perplexity|ppl|mae|mse|rmse|bpb|wer|cer|ter|fid|loss)(?:$|[^a-z])"
 )
 _LONG_ROLES: tuple[Role, ...] = ("train loss", "rate", "gradient norm", "evaluation loss")
 

@@ -142,7 +142,8 @@ class _Calm:
         self.scale = np.maximum.reduce([mad, tail, inner, 1e-9 * np.abs(base) + 1e-30])
         self.first = float(np.median(curve.values[:5]))
         self.progress = np.maximum(self.first - base, 0.0)
-        self.bar = np.maximum.reduce([5 * self.scale, 0.1 * self.progress, 0.02 * np.abs(base)])
+        many = 5 if self.single else 8  # a mean of many steps counts alone, so it must stand out more
+        self.bar = np.maximum.reduce([many * self.scale, 0.1 * self.progress, 0.02 * np.abs(base)])
 
     def _grouped(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         return values[: self.count * self.size].reshape(self.count, self.size)

@@ -37,6 +37,7 @@ PAGE = Page(
     apart={
         "overfitting": "evaluation had become good before it turned",
         "evaluation-jump": "evaluation is bad at once; in memorization it gets worse as the training loss falls",
+        "fine-tuning": "it begins with a low loss; as long as a metric of evaluation holds, a note",
         "a run that is done": "a training loss near zero with a good evaluation is healthy",
     },
     remedy=(
@@ -58,13 +59,13 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
         lacked = "evaluation loss, or the same metric of training and evaluation"
         return NotEvaluable(kind=CARD.name, lacked=lacked, record='watch.log({"eval/loss": value})')
     if evaluation is not None and len(evaluation) >= 4:
-        found = _by_loss(loss, evaluation)
+        found = _by_loss(view, loss, evaluation)
         if found:
             return found
     return _by_metric(loss, pairs)
 
 
-def _by_loss(loss: Curve, evaluation: Curve) -> list[Finding]:
+def _by_loss(view: RunView, loss: Curve, evaluation: Curve) -> list[Finding]:
     first = float(np.median(loss.values[:5]))
     end = float(np.median(loss.values[-max(5, len(loss) // 20) :]))
     low, last = float(evaluation.values.min()), float(np.median(evaluation.values[-3:]))
@@ -72,14 +73,28 @@ def _by_loss(loss: Curve, evaluation: Curve) -> list[Finding]:
         return []
     smooth = median_of_five(loss.values)
     start = int(loss.steps[int(np.argmax(smooth < 0.8 * low))])
-    severity: Severity = "critical" if low > 0.95 * first else "warning"
+    untrained = low > 0.95 * first and view.guessing(first) > 0
+    holding, _ = view.metric_since(int(evaluation.steps[0]))
+    severity: Severity = "critical" if untrained else "note" if holding else "warning"
     text = (
         f"The training loss fell from {first:.3g} to {end:.2g}; the evaluation loss was never below {low:.3g} and ends at "
         f"{last:.3g}, {'more' if last > first else 'less'} than before training."
+        + (f" {holding} did not get worse." if holding else "")
     )
     numbers = {"first": first, "train": end, "lowest": low, "evaluation": last}
     title = f"Learned by heart: training loss {end:.2g}, evaluation loss {last:.3g}"
-    return [_finding(title, severity, 0.85, start, loss, (loss.name, evaluation.name), text, numbers)]
+    return [
+        _finding(
+            title,
+            severity,
+            0.85 if untrained else 0.6,
+            start,
+            loss,
+            (loss.name, evaluation.name),
+            text,
+            numbers,
+        )
+    ]
 
 
 def _at_once(loss: Curve, evaluation: Curve, first: float) -> bool:

@@ -4,8 +4,8 @@
 
 It counts if the rise is at least 4 times the noise of the evaluations, three or more of them follow the lowest, and the
 later half of those lies above it by a third of the rise. With first the loss before training, it is a warning if the
-rise is 0.12 of the progress (first - lowest) and the end above 0.3 of first; or, where no metric says that the
-answers are as good as before, if it is a fifth of the progress, or a tenth of the lowest value and 0.1. Else a note.
+rise is 0.12 of the progress (first - lowest) and the end above 0.3 of first, with no metric that improved since; or,
+where no metric even held, if it is a fifth of the progress, or a tenth of the lowest value and 0.1. Else a note.
 """
 
 import numpy as np
@@ -53,8 +53,6 @@ PAGE = Page(
     explains=("memorization",),
 )
 
-_LOWER_IS_BETTER = ("error", "perplexity", "ppl", "mae", "bpb")
-
 
 def check(view: RunView) -> list[Finding]:
     """One finding, at the step of the lowest evaluation loss."""
@@ -74,10 +72,10 @@ def check(view: RunView) -> list[Finding]:
     later = after[len(after) // 2 :]
     if (later < low + rise / 3).mean() > 0.1 or not _falls(loss, int(curve.steps[best])):
         return []
-    improving = _metric_goes_on(view, int(curve.steps[best]))
+    holding, improved = view.metric_since(int(curve.steps[best]))
     heavy = rise >= 0.12 * (first - low) and end >= 0.3 * first
     lost = rise >= 0.2 * (first - low) or (rise >= 0.1 and rise >= 0.1 * low)
-    worse = heavy or (lost and not improving)
+    worse = (heavy and not improved) or (lost and not holding)
     severity: Severity = "warning" if worse else "note"
     step, last = int(curve.steps[best]), int(curve.steps[-1])
     return [
@@ -85,7 +83,7 @@ def check(view: RunView) -> list[Finding]:
             kind=CARD.name,
             title=f"The evaluation loss was lowest at step {step:,} ({low:.3g}) and ends at {end:.3g}",
             severity=severity,
-            confidence=0.5 if not worse else 0.8 if improving else 0.9,
+            confidence=0.5 if not worse else 0.8 if holding else 0.9,
             first_step=step,
             last_step=last,
             evidence=Evidence(
@@ -93,7 +91,7 @@ def check(view: RunView) -> list[Finding]:
                 + (f", {rise / scale:.0f} times its noise" if scale > 0 else "")
                 + f", over {last - step:,} steps ({(last - step) / max(1, last):.0%} of the run), while the training loss fell "
                 f"from {_near(loss, step):.3g} to {_near(loss, last):.3g}."
-                + (f" {improving} did not get worse: the model grows over-confident." if improving else ""),
+                + (f" {holding} did not get worse: the model grows over-confident." if holding else ""),
                 numbers={
                     "best_step": step,
                     "best": low,
@@ -120,19 +118,6 @@ def _falls(loss: Curve, step: int) -> bool:
     """Whether the training loss is lower at the end than at a step."""
     before, end = _near(loss, step), _near(loss, int(loss.steps[-1]))
     return before - end > 0.03 * abs(before)
-
-
-def _metric_goes_on(view: RunView, step: int) -> str:
-    """The first evaluation metric that is no worse at the end than at the step; "" if there is none."""
-    for curve in view.curves("evaluation metric"):
-        if len(curve) < 6:
-            continue
-        sign = -1.0 if any(word in curve.name.lower() for word in _LOWER_IS_BETTER) else 1.0
-        values = sign * curve.values
-        at = values[max(0, int(np.searchsorted(curve.steps, step)) - 1) :][:3]
-        if len(at) and float(np.median(values[-3:])) >= float(np.median(at)) - noise(values):
-            return curve.name
-    return ""
 
 
 RULE = Rule(

@@ -1,7 +1,9 @@
 """The loss leapt up in the first steps, where the rate was at or near its peak at once.
 
-It counts if the median of three neighboring losses rises above 1.3 times the first loss within the first tenth of the
-run, stays above the first for ten steps or 1 % of the run, and the rate reached its peak before that. Curvature is largest
+It counts if the median of three neighboring losses rises above 1.3 times the first loss within the first twentieth of the
+run, stays above the first for ten steps or 1 % of the run, and the rate reached its peak before that. Or, without such a
+leap, if the first update was a twentieth of the weights and 20 times the usual one, and the loss, still above half of the
+first, has hardly fallen after the first tenth of the run. Curvature is largest
 early; warm-up lets the weights reach flatter regions first (Gilmer et al., "A Loss Curvature Perspective on Training
 Instability in Deep Learning", 2021), and transformers with normalization after the residual need it most (Xiong et al.,
 "On Layer Normalization in the Transformer Architecture", 2020).
@@ -12,15 +14,15 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
-from thalweg.diagnosis.statistics import centered_median, rate_course
-from thalweg.diagnosis.view import RunView
+from thalweg.diagnosis.statistics import centered_median, levels, rate_course
+from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
     name="warmup-short",
     kind="rule",
     summary="The loss leapt up in the first steps, with no warm-up or a very short one.",
     papers=(26, 136),
-    formula="max med3(loss_s) > 1.3 first for s < S / 10, after the rate came to its peak within 0.02 S",
+    formula="max med3(loss_s) > 1.3 first for s < S / 20, after the rate came to its peak within 0.02 S",
     symbols={"first": "first loss", "S": "steps of the run", "med3": "median of three neighboring values"},
     needs="a training loss from the first steps on, and a rate",
 )
@@ -43,7 +45,7 @@ PAGE = Page(
         "or lower the peak rate to a third; normalize before the residual",
     ),
     tried="Digits and small GPTs of 100 to 3,000 steps without warm-up, whose overshoots stay below 1.3 times the first loss.",
-    explains=("loss-spike", "gradient-exploding"),
+    explains=("loss-spike", "gradient-exploding", "gradient-vanishing", "plateau"),
 )
 
 
@@ -55,7 +57,7 @@ def check(view: RunView) -> list[Finding]:
     if course is None or len(loss) < 40 or loss.steps[0] > 5 * max(1.0, loss.spacing):
         return []
     whole = float(loss.steps[-1] - loss.steps[0])
-    early = loss.between(loss.steps[0], loss.steps[0] + max(0.1 * whole, 20 * loss.spacing))
+    early = loss.between(loss.steps[0], loss.steps[0] + max(0.05 * whole, 20 * loss.spacing))
     if len(early) < 10:
         return []
     smooth = centered_median(early.values, 3)
@@ -68,7 +70,7 @@ def check(view: RunView) -> list[Finding]:
     back = int(above[0]) if len(above) else int(loss.steps[-1])
     lasting = back - int(early.steps[0]) >= max(10, 0.01 * whole)
     if not (first > 0 and top > 1.3 * first and started and lasting) or not len(above):
-        return []
+        return _thrown(view, loss, near - int(course.steps[0]) <= max(0.01 * whole, 2))
     severity: Severity = "warning" if top > 1.5 * first or back > 0.1 * whole else "note"
     return [
         Finding(
@@ -86,6 +88,38 @@ def check(view: RunView) -> list[Finding]:
                 plot=Plot(
                     signals=(loss.name, rate.name), last=2 * max(back, at), marks={"peak": at, "back": back}
                 ),
+            ),
+            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            papers=CARD.papers,
+        )
+    ]
+
+
+def _thrown(view: RunView, loss: Curve, at_once: bool) -> list[Finding]:
+    """A first update that is a large part of the weights, and a loss that stays where it threw it."""
+    ratio = view.curve("update ratio")
+    if not at_once or ratio is None or len(ratio) < 10 or int(ratio.steps[0]) > int(loss.steps[0]) + 2:
+        return []
+    size, usual = float(ratio.values[0]), float(np.median(ratio.values))
+    _, level = levels(loss.steps, loss.values, 20)
+    first, rest = float(np.median(loss.values[:2])), level[2:]
+    fell = float(np.mean(rest[:3]) - np.mean(rest[-3:]))
+    if size < max(0.05, 20 * usual) or rest[-1] < 0.5 * first or abs(fell) > 0.03 * first:
+        return []
+    start, last = int(loss.steps[0]), int(loss.steps[-1])
+    return [
+        Finding(
+            kind=CARD.name,
+            title=f"The first update is {size:.0%} of the weights, without warm-up, and the loss stays at {rest[-1]:.3g}",
+            severity="warning",
+            confidence=0.6,
+            first_step=start,
+            last_step=last,
+            evidence=Evidence(
+                text=f"The rate is at its peak at once; the first update is {size:.2g} of the weights, {size / usual:.0f} times the "
+                f"usual one. The loss fell from {first:.3g} to {rest[0]:.3g} in the first tenth of the run and by {fell:.2g} since.",
+                numbers={"ratio": size, "usual": usual, "first": first, "end": float(rest[-1])},
+                plot=Plot(signals=(loss.name, ratio.name)),
             ),
             remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
             papers=CARD.papers,
