@@ -24,6 +24,7 @@ from thalweg.record.codecs import Ints
 from thalweg.record.importing.contracts import Column, Imported, NameMap, Part
 from thalweg.record.importing.memory import MemorySource, Table
 from thalweg.record.importing.signature import signature_of
+from thalweg.record.importing.tabular import THINNED
 from thalweg.record.joining import tidy
 from thalweg.record.jsontext import to_plain
 from thalweg.record.roles import guess_part, guess_role
@@ -233,7 +234,9 @@ def _between(column: Column, low: int, high: int) -> Column:
 def _say_holes(tables: list[Table], specs: Mapping[str, SignalSpec], warnings: list[str]) -> None:
     """Say where the fullest signal of steps has no rows for much longer than usual."""
     for table in tables:
-        names = [name for name in table if specs[name].clock == "updates"]
+        names = [
+            n for n in table if specs[n].clock == "updates" and not specs[n].estimator.startswith(THINNED)
+        ]
         if not names:
             continue
         steps = table[max(names, key=lambda name: len(table[name][0]))][0]

@@ -104,10 +104,11 @@ def _surest(path: Path, names: NameMap) -> Importer:
     if sure >= _SURE_ENOUGH:
         return importer
     tried = ", ".join(sorted(name for _, name, _ in scored))
-    what = (
-        "this folder holds no log that an importer knows" if path.is_dir() else "no importer knows this file"
-    )
-    raise RunFileError(f"{path}: {what}; tried: {tried}")
+    if path.is_dir():
+        raise RunFileError(
+            f"{path} is a folder without a run: no run file, and no log that an importer knows ({tried})"
+        )
+    raise RunFileError(f"{path}: no importer knows this file; tried: {tried}")
 
 
 def _how_sure(importer: Importer, path: Path) -> float:

@@ -38,6 +38,8 @@ KNOWN = (
     "summary.csv",
 )  # fmt: skip
 _SETTINGS = ("hparams.yaml", "args.yaml")
+_BLOCK = 4096  # rows
+_LONGEST = 1 << 20  # characters of a line; a longer one loses its end
 _DEPTH, _MOST_RUNS, _MOST_FIELDS = 4, 1000, 20_000
 _COMMA_DECIMAL = re.compile(r"(?:^|[;\t|\s])\"?[+-]?\d+,\d+(?:[eE][+-]?\d+)?\"?(?=$|[;\t|\s])")
 _UNIT = re.compile(
@@ -120,7 +122,7 @@ def _run(file: Path, path: Path, names: NameMap) -> Imported:
 
 def _table(file: Path, names: NameMap, warnings: list[str]) -> tuple[Rows, list[str]]:
     head = [line for line in head_of(file).splitlines() if line.strip()]
-    lines: Iterator[str] = (line for line in lines_of(file) if line.strip())
+    lines: Iterator[str] = (line for line in lines_of(file, cut=_LONGEST) if line.strip())
     first = next(lines, None)
     if first is None or not head:
         raise RunFileError(f"{file} is empty, or no text: a table was expected")
@@ -146,13 +148,20 @@ def _table(file: Path, names: NameMap, warnings: list[str]) -> tuple[Rows, list[
 def _fill(rows: Rows, fields: list[str], lines: Iterator[str], separator: str, warnings: list[str]) -> None:
     long = _long_form(fields)
     broken = ragged = 0
+    block: list[list[str]] = []
     for cells in _parsed(lines, separator):
         if cells is None:
             broken += 1
             continue
         ragged += len(cells) > len(fields) and any(cells[len(fields) :])
-        row: dict[str, object] = dict(zip(fields, cells, strict=False))
-        rows.add(_pivoted(row, *long) if long else row)
+        if long:
+            rows.add(_pivoted(dict(zip(fields, cells, strict=False)), *long))
+            continue
+        block.append(cells)
+        if len(block) >= _BLOCK:
+            rows.add_block(fields, block)
+            block = []
+    rows.add_block(fields, block)
     if broken:
         warnings.append(
             f"{broken:,} lines have a quotation mark that never ends, or a cell of more than 128 kB: left out"

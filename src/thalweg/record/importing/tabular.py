@@ -13,6 +13,7 @@ import re
 from array import array
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,8 @@ from thalweg.record.importing.contracts import Column, Floats, NameMap, Part
 
 MOST_POINTS = 8_000_000
 """Numbers kept of one log, 32 bytes each: a few hundred megabytes."""
+THINNED = "smallest and largest of every"
+"""How the estimator of a thinned signal begins."""
 _STRETCH = 1 << 19  # numbers that are gathered before their steps are looked up
 _MOST_COLUMNS = 20_000  # of one log; more are names with a counter in them
 
@@ -51,24 +54,33 @@ _NO_VALUE = float("nan")  # told apart from a NaN of the log by identity
 Clock = str
 
 
+_Piece = tuple[NDArray[np.int64], Floats, Floats | None, NDArray[np.int64]]  # steps, values, times, places
+
+
 class _Settled:
-    """A column whose values have their steps: arrays, one for each stretch."""
+    """A column whose values have their steps: arrays, one for each stretch.
+
+    Attributes:
+        every: of each 2 * every successive values two are kept; 1 keeps all.
+    """
 
     def __init__(self) -> None:
-        self.pieces: list[tuple[NDArray[np.int64], Floats, Floats | None, NDArray[np.int64]]] = []
-        self.every = 1  # of how many successive values two are kept, over 2
+        self.pieces: list[_Piece] = []
+        self.every = 1
 
     def count(self) -> int:
         return sum(len(piece[0]) for piece in self.pieces)
 
+    def append(self, piece: _Piece) -> None:
+        """Take what follows, thinned as the rest is."""
+        self.pieces.append(_thinned(piece, 2 * self.every) if self.every > 1 else piece)
+
     def halve(self) -> None:
         """Keep the smallest and largest of every four successive values; what is not finite stays."""
-        steps, values, times, places = self.joined()
-        kept = extremes(values, 4)
-        self.pieces = [(steps[kept], values[kept], None if times is None else times[kept], places[kept])]
+        self.pieces = [_thinned(self.joined(), 4)]
         self.every *= 2
 
-    def joined(self) -> tuple[NDArray[np.int64], Floats, Floats | None, NDArray[np.int64]]:
+    def joined(self) -> _Piece:
         if len(self.pieces) > 1:
             parts = list(zip(*self.pieces, strict=True))
             times = None if any(t is None for t in parts[2]) else np.concatenate(parts[2])
@@ -76,6 +88,12 @@ class _Settled:
                 (np.concatenate(parts[0]), np.concatenate(parts[1]), times, np.concatenate(parts[3]))
             ]
         return self.pieces[0]
+
+
+def _thinned(piece: _Piece, bucket: int) -> _Piece:
+    steps, values, times, places = piece
+    kept = extremes(values, bucket)
+    return steps[kept], values[kept], None if times is None else times[kept], places[kept]
 
 
 class Rows:
@@ -126,22 +144,38 @@ class Rows:
 
     def add(self, cells: Mapping[str, object]) -> None:
         """Take a row of named cells: text, numbers or None."""
-        place = self.count
         for name, cell in cells.items():
-            value = to_number(cell, comma=self._comma)
-            if value is None:
-                value = self._of_text(name, cell)
-            if value is _NO_VALUE or value is None:
-                continue
-            column = self._values.get(name)
-            if column is None:
-                column = self._new(name)
-                if column is None:
-                    continue
-            column.append(value)
-            self._places[name].append(place)
-            self._gathered += 1
+            self._take(name, cell, self.count)
         self.count += 1
+        if self._gathered > _STRETCH:
+            self._settle()
+
+    def _take(self, name: str, cell: object, place: int) -> None:
+        value = to_number(cell, comma=self._comma)
+        if value is None:
+            value = self._of_text(name, cell)
+        if value is _NO_VALUE or value is None or not self._new_if_missing(name):
+            return
+        self._values[name].append(value)
+        self._places[name].append(place)
+        self._gathered += 1
+
+    def add_block(self, fields: Sequence[str], block: Sequence[Sequence[str]]) -> None:
+        """Take rows of text cells in the order of the fields: as `add` does, many times as fast for plain numbers."""
+        start = self.count
+        for name, cells in zip(fields, zip_longest(*block, fillvalue=""), strict=False):
+            full = [place for place, cell in enumerate(cells, start) if cell]
+            try:
+                values = array("d", map(float, filter(None, cells)))
+            except ValueError:
+                for place, cell in enumerate(cells, start):
+                    self._take(name, cell, place)
+                continue
+            if full and self._new_if_missing(name):
+                self._values[name].extend(values)
+                self._places[name].extend(full)
+                self._gathered += len(full)
+        self.count += len(block)
         if self._gathered > _STRETCH:
             self._settle()
 
@@ -152,7 +186,7 @@ class Rows:
         columns = []
         for name, settled in self._settled.items():
             steps, values, times, places = settled.joined()
-            thinned = f"smallest and largest of every {2 * settled.every} values" if settled.every > 1 else ""
+            thinned = f"{THINNED} {2 * settled.every} values" if settled.every > 1 else ""
             columns.append(
                 Column(
                     name=name,
@@ -166,13 +200,16 @@ class Rows:
             )
         return Part(columns=columns)
 
-    def _new(self, name: str) -> "array[float] | None":
+    def _new_if_missing(self, name: str) -> bool:
+        """Whether there is a column for the name; False where there are too many to begin one more."""
+        if name in self._values:
+            return True
         if len(self._values) >= _MOST_COLUMNS:
             self._names_left_out += 1
-            return None
+            return False
         self._places[name] = array("q")
         self._values[name] = array("d")
-        return self._values[name]
+        return True
 
     def _of_text(self, name: str, cell: object) -> float | None:
         """A cell that is no number: a moment in a column of times, else text, which is counted."""
@@ -215,7 +252,7 @@ class Rows:
             if not kept.any():
                 continue
             row = at[kept]
-            self._settled.setdefault(name, _Settled()).pieces.append(
+            self._settled.setdefault(name, _Settled()).append(
                 (
                     whole[row],
                     np.array(values, np.float64)[kept],
@@ -385,10 +422,9 @@ def to_number(cell: object, *, comma: bool = False) -> float | None:
     if not isinstance(cell, str):
         return None
     try:
-        value = float(cell)
+        return float(cell)
     except ValueError:
         return _unusual_number(cell, comma)
-    return value if "_" not in cell else None
 
 
 def _unusual_number(cell: str, comma: bool) -> float | None:
@@ -410,7 +446,7 @@ def _unusual_number(cell: str, comma: bool) -> float | None:
     if wrapped := _WRAPPED.match(text):
         text = wrapped[1]
     try:
-        return float(text) if "_" not in text else None
+        return float(text)
     except ValueError:
         return None
 
@@ -450,11 +486,11 @@ def _as_unix(times: Floats) -> Floats:
 
 def _forward(steps: Floats, last: float) -> tuple[Floats, int, float]:
     """Steps with holes filled by the one before; how many holes; the last step."""
-    known = np.isfinite(steps)
+    known = ~np.isnan(steps)
     places = np.where(known, np.arange(len(steps)), -1)
     np.maximum.accumulate(places, out=places)
     out = np.where(places >= 0, steps[np.maximum(places, 0)], last)
-    return out, int((~known & np.isfinite(out)).sum()), float(out[-1]) if len(out) else last
+    return out, int((~known & ~np.isnan(out)).sum()), float(out[-1]) if len(out) else last
 
 
 def _known(values: Floats) -> int:

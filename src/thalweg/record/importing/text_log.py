@@ -92,6 +92,7 @@ _WORDS = re.compile(
 _UNIT_OF_NAME = re.compile(r"\((ms|s|sec|MB|GB|GiB|MiB|%)\)$")
 _PARENTHESES = re.compile(rf"\(\s{{0,6}}({_NUMBER})\s{{0,4}}\)")
 _SPLIT = re.compile(r"[|,;\t]|\s-\s|:\s|\s{2,}")
+_HEADER = re.compile(r"\s{0,12}(?:epoch|step|iter)\b", re.I)
 _WIDE = re.compile(r"(?<=[\w@])[ \t]{2,16}(?=[-+.\d(])")
 _KEY_END = re.compile(r"[A-Za-z@][\w@./%\-\[\] ()+^*]{0,60}$")
 _BREAKS = re.compile(r"[|,;\t\]}>\"']|\s-\s|\s{2,}|\.\s")
@@ -454,12 +455,12 @@ class _Parser:
 
     def _is_header(self, text: str) -> bool:
         """Whether the line heads a table: remembered for the lines that follow."""
-        if len(text) > 400 or not re.match(r"\s{0,12}(?:epoch|step|iter)\b", text, re.I):
+        if ":" in text or "=" in text or len(text) > 400 or not _HEADER.match(text):
             return False
         words = re.split(r"\s{2,}|\t|\s?\|\s?", text.strip())
         if len(words) < 3:
             words = text.split()
-        if len(words) < 3 or any(re.search(r"[\d=:{}]", word) for word in words[:2]) or ":" in text:
+        if len(words) < 3 or any(re.search(r"[\d{}]", word) for word in words[:2]):
             return False
         self._header = words
         return True
