@@ -124,6 +124,20 @@ def test_healthy_losses_are_silent(seed):
         assert not loud(found(RULE, view_of({"loss": loss, "lr": cosine(len(loss))})))
 
 
+def test_rises_at_a_fixed_distance_are_a_note():
+    loss = falling(2000, noise=0.05)
+    for at in range(400, 2000, 300):
+        loss[at : at + 40] += 2 * np.exp(-np.arange(40) / 15)
+    (finding,) = found(RULE, view_of({"loss": loss}))
+    assert finding.severity == "note" and "every 300 steps" in finding.evidence.text
+
+
+def test_a_mean_of_few_steps_does_not_count_alone():
+    loss = heavy_tailed(2000).reshape(400, 5).mean(axis=1)
+    loss[300] += 1.0
+    assert not loud(found(RULE, view_of({"loss": loss}, every=5, window=5)))
+
+
 def test_a_slow_rise_is_no_spike():
     loss = falling(1000, noise=0.05)
     loss[500:] += np.linspace(0, 0.8, 500)

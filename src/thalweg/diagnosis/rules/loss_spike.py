@@ -6,7 +6,7 @@ that losses with heavy tails are not taken for spikes), a spike is a stretch in 
     base + max(5 scale, progress so far / 10),        progress so far = first level - base.
 
 It has recovered where that median is back at base + 2 scale. Outliers of one or two values are at most a note, unless
-the values are means over many steps. What rose before the loss is looked for in the steps before: the update norm
+the values are means over many steps: of means over w steps, 5 / sqrt(w) must be high, by 8 scales. What rose before the loss is looked for in the steps before: the update norm
 while the gradient norm was calm (Adam's second moment lags behind: loss spikes came 1 to 8 updates after it was
 under-estimated in Wortsman et al., "Stable and low-precision training for large-scale vision-language models", 2023),
 the gradient norm itself (Huang et al., "SPAM: Spike-Aware Adam with Momentum Reset", 2025), or the rate.
@@ -22,7 +22,7 @@ from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
 from thalweg.diagnosis.statistics import MAD, first_rise, median_of_five
-from thalweg.diagnosis.view import Curve, RunView
+from thalweg.diagnosis.view import Curve, Ints, RunView
 
 CARD = Card(
     name="loss-spike",
@@ -51,7 +51,8 @@ PAGE = Page(
     apart={
         "divergence": "the loss doesn't come back",
         "resume-jump": "the rise is at the first step of a resumed segment",
-        "data-order": "the rises come back at a fixed distance",
+        "data-order": "the loss repeats itself at a fixed distance",
+        "tasks that follow one another": "four rises or more at a fixed distance: a note",
         "a single hard batch": "one or two values are high, the next are ordinary: a note at most",
         "a warm restart": "the rate was raised at that very step: a note",
     },
@@ -128,6 +129,7 @@ class _Calm:
         self.curve, self.size = curve, -(-n // _GROUPS)
         self.count = n // self.size
         self.single = curve.window == 1
+        self.least = int(np.ceil(5 / np.sqrt(curve.window or 10)))  # high values that make a rise
         self.smooth = median_of_five(curve.values) if self.single else curve.values
         groups = self._grouped(curve.values)
         middle = np.median(groups, axis=1)
@@ -175,7 +177,7 @@ class _Calm:
         last = min(len(self.curve), (stop + self.width) * self.size)
         values = self.curve.values[first:last]
         high = np.flatnonzero(values > low)
-        if not len(high) or (self.single and len(high) < 5):
+        if len(high) < self.least:
             return None, stop + 1
         start = first + int(high[0])
         peak = first + int(np.argmax(self.smooth[first:last]))
@@ -202,13 +204,16 @@ class _Calm:
 
 
 def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> Finding:
-    step = [int(s) for s in curve.steps]
-    start, peak = step[spike.start], step[spike.peak]
-    end = None if spike.end is None else step[min(spike.end, len(step) - 1)]
+    step = curve.steps
+    start, peak, final = int(step[spike.start]), int(step[spike.peak]), int(step[-1])
+    end = None if spike.end is None else int(step[min(spike.end, len(step) - 1)])
     height = spike.height(curve)
-    cost = (step[-1] if end is None else end) - start
+    cost = (final if end is None else end) - start
     before = _precursor(view, curve, spike)
     severity, doubt = _severity(curve, spike, before)
+    rhythm = _rhythm([int(step[s.start]) for s in alike])
+    if rhythm and severity == "warning":
+        severity, doubt = "note", 0.2
     sure = 0.7 if spike.sustained or severity == "warning" else 0.5
     numbers = {
         "start": start,
@@ -227,16 +232,26 @@ def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> F
         severity=severity,
         confidence=round(min(0.95, sure + before.sureness - doubt), 2),
         first_step=start,
-        last_step=step[-1] if end is None else end,
+        last_step=final if end is None else end,
         where=before.where,
         evidence=Evidence(
-            text=_text(curve, spike, height, end, cost, alike, step) + " " + before.text,
+            text=_text(curve, spike, height, end, cost, alike, step)
+            + (f" They come every {rhythm:,} steps, as tasks or data that change do." if rhythm else "")
+            + f" {before.text}",
             numbers=numbers,
             plot=_plot(curve, spike, start, peak, end, before),
         ),
         remedy=before.remedy,
         papers=CARD.papers if before.cause in ("second moment", "gradient") else (),
     )
+
+
+def _rhythm(starts: list[int]) -> int:
+    """The distance of four rises or more that are evenly spaced; 0 if they aren't."""
+    gaps = np.diff(starts)
+    if len(gaps) < 3 or np.abs(gaps - np.median(gaps)).max() > 0.1 * np.median(gaps):
+        return 0
+    return round(float(np.median(gaps)))
 
 
 def _severity(curve: Curve, spike: Spike, before: Precursor) -> tuple[Severity, float]:
@@ -265,7 +280,7 @@ def _title(spike: Spike, start: int, peak: int, height: float, cost: int, count:
 
 
 def _text(
-    curve: Curve, spike: Spike, height: float, end: int | None, cost: int, alike: list[Spike], step: list[int]
+    curve: Curve, spike: Spike, height: float, end: int | None, cost: int, alike: list[Spike], step: Ints
 ) -> str:
     share = f", {height / spike.progress:.0%} of the progress made by then" if spike.progress > 0 else ""
     text = (

@@ -1,7 +1,7 @@
 """The loss leapt up in the first steps, where the rate was at or near its peak at once.
 
-It counts if the median of three neighboring losses rises above 1.3 times the first loss within the first twentieth of the
-run, stays above the first for ten steps or 1 % of the run, and the rate reached its peak before that. Or, without such a
+It counts if the median of three neighboring losses rises above 1.3 times the first loss, and by 4 times the noise, within the
+first twentieth of the run, stays above the first for ten steps or 1 % of the run, and the rate reached its peak before that. Or, without such a
 leap, if the first update was a twentieth of the weights and 20 times the usual one, and the loss, still above half of the
 first, has hardly fallen after the first tenth of the run. Curvature is largest
 early; warm-up lets the weights reach flatter regions first (Gilmer et al., "A Loss Curvature Perspective on Training
@@ -14,7 +14,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
-from thalweg.diagnosis.statistics import centered_median, levels, rate_course
+from thalweg.diagnosis.statistics import centered_median, levels, median_of_five, noise, rate_course
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -66,10 +66,11 @@ def check(view: RunView) -> list[Finding]:
     warmed = int(course.steps[course.warmed])
     near = int(course.steps[int(np.flatnonzero(course.shares >= 0.5)[0])])
     started = near <= min(at, max(0.02 * whole, 10))
-    above = loss.steps[(loss.steps >= at) & (centered_median(loss.values, 3) <= first)]
+    above = loss.steps[(loss.steps >= at) & (median_of_five(loss.values) <= first)]
     back = int(above[0]) if len(above) else int(loss.steps[-1])
     lasting = back - int(early.steps[0]) >= max(10, 0.01 * whole)
-    if not (first > 0 and top > 1.3 * first and started and lasting) or not len(above):
+    leapt = first > 0 and top > max(1.3 * first, first + 4 * noise(early.values))
+    if not (leapt and started and lasting and len(above)):
         return _thrown(view, loss, near - int(course.steps[0]) <= max(0.01 * whole, 2))
     severity: Severity = "warning" if top > 1.5 * first or back > 0.1 * whole else "note"
     return [
