@@ -74,6 +74,7 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int, post_norm: bool) -> None:
         super().__init__()
         self.heads, self.post_norm = heads, post_norm
+        self.scale = (width // heads) ** -0.5
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.up, self.act, self.down = nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
@@ -82,7 +83,7 @@ class Block(nn.Module):
         """Causal self-attention."""
         b, t, c = x.shape
         q, k, v = (z.view(b, t, self.heads, -1).transpose(1, 2) for z in self.qkv(x).chunk(3, -1))
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
         out: Tensor = self.proj(mixed.transpose(1, 2).reshape(b, t, c))
         return out
 

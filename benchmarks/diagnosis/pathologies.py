@@ -209,6 +209,31 @@ def scale_collapses(t: Training) -> str:
     return ""
 
 
+@recipe(
+    "nonfinite-gradient nonfinite-loss",
+    "mlp-adamw mlp-sgd",
+    "the loss is NaN from one step on, without a warning",
+)
+def root_of_zero(t: Training) -> str:
+    """Distances of hidden vectors from the batch's first, itself included: the root of zero has no gradient."""
+    first, t.watching = between(t, 100, 250), CLOSELY
+    seen = iter(range(10**9))
+    hidden: list[Tensor] = []
+
+    def penalty(logits: Tensor, y: Tensor) -> Tensor:
+        loss = F.cross_entropy(logits, y)
+        if next(seen) < first:
+            return loss
+        return loss + 1e-4 * (hidden[-1] - hidden[-1][:1]).square().sum(1).sqrt().mean()
+
+    def keep(module: nn.Module, args: Any, out: Tensor) -> None:
+        hidden[:] = [out]
+
+    t.model.get_submodule("layers.1").register_forward_hook(keep)
+    t.criterion = penalty
+    return "layers.0 layers.1"
+
+
 @recipe("loss-spike", "mlp-momentum gpt-adamw cnn-sgd", "one leap of the loss at a poisoned batch, then back")
 def poisoned_batch(t: Training) -> str:
     bad, t.watching = between(t, 150, 250), CLOSELY
@@ -309,6 +334,39 @@ def dormant_growth(t: Training) -> str:
             yield x, meaning[y]
 
     t.batches, t.evaluate_every = batches, 0
+    return ""
+
+
+@recipe("attention-logits-growth", "gpt-adam gpt-adamw", "attention's largest logit grows into the hundreds")
+def attention_unscaled(t: Training) -> str:
+    """Attention that doesn't divide by the root of the head's size, at a rate somewhat high; the user logs its logits."""
+    t.rate *= 6
+    t.schedule = lambda step: 1.0 if step < 350 else 0.1
+    logits = 0.0
+
+    def look(module: nn.Module, args: Any, out: Tensor) -> None:
+        nonlocal logits
+        q, k, _ = (z.unflatten(-1, (4, -1)).transpose(1, 2) for z in out.detach().chunk(3, -1))
+        logits = (q @ k.mT).max().item()
+
+    for block in t.model.blocks:  # type: ignore[union-attr]  # a ModuleList
+        block.scale = 1.0
+    t.model.get_submodule("blocks.1.qkv").register_forward_hook(look)
+    t.extra = lambda step: {"attention/largest_logit": logits}
+    return ""
+
+
+@recipe(
+    "plateau",
+    "mlp-adam mlpwide-adamw",
+    "the loss falls a little, then stands for most of the run, far from what is possible",
+)
+def bottleneck(t: Training) -> str:
+    """A hidden layer of one unit: more can't be learned, however long."""
+    torch.manual_seed(t.seed)
+    t.model = MLP(64 if t.network == "mlp" else 196, width=1, depth=3, activation=nn.Tanh)
+    t.steps, t.schedule = 1000, lambda step: 1.0 if step < 900 else 0.1
+    t.rate *= 3
     return ""
 
 
