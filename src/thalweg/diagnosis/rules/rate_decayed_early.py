@@ -16,7 +16,7 @@ CARD = Card(
     name="rate-decayed-early",
     kind="rule",
     summary="The rate is near zero for a long last part, and the loss stands still there.",
-    formula="rate_s <= 0.05 peak for 0.3 of the run to its end, with less than 0.15 of the progress in it",
+    formula="rate_s <= 0.05 peak for 0.3 of the run to its end, with less than 0.15 of the progress in it (0.3 if it is 0.6 of the run)",
     symbols={"peak": "highest rate", "progress": "first level - last level of the loss"},
     needs="a rate and a training loss",
 )
@@ -58,7 +58,8 @@ def check(view: RunView) -> list[Finding]:
     first, before, after, end = _levels(loss, start)
     progress = first - end
     falling = before - after > 0.05 * max(progress, 0) or before - end > 0.05 * max(progress, 0)
-    if progress <= 0 or after - end > 0.15 * progress or end < 0.05 * first or not falling:
+    still = 0.3 if share > 0.6 else 0.15  # of the progress, in so much of the run
+    if progress <= 0 or after - end > still * progress or end < 0.05 * first or not falling:
         return []
     severity: Severity = "warning" if share >= 0.45 else "note"
     ratio = float(course.shares[-1])

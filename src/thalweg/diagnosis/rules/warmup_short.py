@@ -1,12 +1,13 @@
 """The loss leapt up in the first steps, where the rate was at or near its peak at once.
 
-It counts if the median of three neighboring losses rises above 1.3 times the first loss, and by 4 times the noise, within the
-first twentieth of the run, stays above the first for ten steps or 1 % of the run, and the rate reached its peak before that. Or, without such a
-leap, if the first update was a twentieth of the weights and 20 times the usual one, and the loss, still above half of the
-first, has hardly fallen after the first tenth of the run. Curvature is largest
-early; warm-up lets the weights reach flatter regions first (Gilmer et al., "A Loss Curvature Perspective on Training
-Instability in Deep Learning", 2021), and transformers with normalization after the residual need it most (Xiong et al.,
-"On Layer Normalization in the Transformer Architecture", 2020).
+It counts if the median of three neighboring losses rises above 1.3 times the first loss, and by 3 times the noise of its
+logarithm, within the first twentieth of the run, stays above the first for ten steps or 1 % of the run, and the rate
+reached its peak before that. Or, without such a leap, if the first update was a twentieth of the weights and 20 times the
+usual one, and the loss, still above half of the first, has hardly fallen after the first tenth of the run.
+
+Curvature is largest early; warm-up lets the weights reach flatter regions first (Gilmer et al., "A Loss Curvature
+Perspective on Training Instability in Deep Learning", 2021), and transformers with normalization after the residual need
+it most (Xiong et al., "On Layer Normalization in the Transformer Architecture", 2020).
 """
 
 import numpy as np
@@ -69,7 +70,8 @@ def check(view: RunView) -> list[Finding]:
     above = loss.steps[(loss.steps >= at) & (median_of_five(loss.values) <= first)]
     back = int(above[0]) if len(above) else int(loss.steps[-1])
     lasting = back - int(early.steps[0]) >= max(10, 0.01 * whole)
-    leapt = first > 0 and top > max(1.3 * first, first + 4 * noise(early.values))
+    jitter = noise(np.log(np.maximum(early.values, 1e-30)))
+    leapt = first > 0 and top > first * max(1.3, float(np.exp(min(3 * jitter, 50.0))))
     if not (leapt and started and lasting and len(above)):
         return _thrown(view, loss, near - int(course.steps[0]) <= max(0.01 * whole, 2))
     severity: Severity = "warning" if top > 1.5 * first or back > 0.1 * whole else "note"
