@@ -11,7 +11,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
-from thalweg.diagnosis.statistics import trailing_median
+from thalweg.diagnosis.statistics import levels, trailing_median
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -52,9 +52,11 @@ PAGE = Page(
 _CLOSE = 0.12  # of the factor
 _STEADY = 0.08  # relative scatter of the ratio
 _LEAST = 5
+_MOST = 500  # evaluations that are looked at
 _FACTORS = (2, 4, 8, 16, 32, 64)
 _PROMISED = 0.15
 _LARGE_UPDATES = 0.04
+_POINTS = 2000  # a long curve is made short before it is smoothed
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -81,10 +83,11 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
 def _by_losses(view: RunView, loss: Curve, evaluation: Curve, k: int) -> Finding | None:
     """Training losses that are k times the evaluation losses at every evaluation."""
     width = max(1, min(25, len(loss) // (2 * max(1, len(evaluation)))))
-    smooth = trailing_median(np.append(loss.values, loss.values[-1]), width)[1:]
-    places = np.searchsorted(loss.steps, evaluation.steps, side="right") - 1
-    usable = (places >= 0) & (evaluation.values > 0)
-    ratios = smooth[places[usable]] / evaluation.values[usable]
+    places = np.searchsorted(loss.steps, evaluation.steps, side="right")
+    usable = np.flatnonzero((places > 0) & (evaluation.values > 0))
+    usable = usable[:: max(1, len(usable) // _MOST)]
+    before = np.array([np.median(loss.values[max(0, places[i] - width) : places[i]]) for i in usable])
+    ratios = before / evaluation.values[usable]
     if len(ratios) < _LEAST or not (ratios > 0).all():
         return None
     ratio, scatter = float(np.median(ratios)), float(np.std(np.log(ratios)))
@@ -117,10 +120,11 @@ def _by_promise(view: RunView, loss: Curve, squared: Curve, k: int) -> Finding |
         or not len(squared)
     ):
         return None
-    smooth = trailing_median(np.append(loss.values, loss.values[-1]), max(5, len(loss) // 50))[1:]
+    steps, values = levels(loss.steps, loss.values, _POINTS)
+    smooth = trailing_median(np.append(values, values[-1]), max(5, len(values) // 50))[1:]
     start = float(np.median(loss.values[:3]))
     low = smooth <= start - 0.5 * (start - float(np.nanmin(smooth[1:])))
-    end = max(int(loss.steps[np.argmax(low)]), int(squared.steps[min(2, len(squared) - 1)]))
+    end = max(int(steps[np.argmax(low)]), int(squared.steps[min(2, len(squared) - 1)]))
     signal = squared.between(0, end).values
     momentum = view.layers("hyper/momentum")
     kept_of_last = 0.0 if momentum is None else float(np.nan_to_num(momentum.values).max(initial=0.0))
@@ -131,7 +135,7 @@ def _by_promise(view: RunView, loss: Curve, squared: Curve, k: int) -> Finding |
     largest = float(ratio.between(0, view.last_step / 3).values.max(initial=0.0))
     if not promised > 0 or not np.isfinite(promised) or largest < _LARGE_UPDATES:
         return None
-    kept = (start - float(smooth[np.searchsorted(loss.steps, end)])) / promised
+    kept = (start - float(smooth[min(int(np.searchsorted(steps, end)), len(smooth) - 1)])) / promised
     if kept >= _PROMISED:
         return None
     return _finding(

@@ -10,7 +10,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
-from thalweg.diagnosis.statistics import centered_median
+from thalweg.diagnosis.statistics import centered_median, levels
 from thalweg.diagnosis.view import RunView, is_matrix
 
 CARD = Card(
@@ -46,6 +46,7 @@ PAGE = Page(
 _MOST = 0.5
 _LEARNED = 0.01  # of the first loss: what comes after has nothing left to learn
 _LEAST = 3
+_POINTS = 2000  # a long curve is made short before it is smoothed
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -95,8 +96,9 @@ def _end_of_learning(view: RunView) -> float:
     loss = view.loss
     if loss is None or len(loss) < 10 or not loss.values[0] > 0:
         return float("inf")
-    done = centered_median(loss.values, max(5, len(loss) // 50)) <= _LEARNED * loss.values[0]
-    return float(loss.steps[np.argmax(done)]) if done.any() else float("inf")
+    steps, values = levels(loss.steps, loss.values, _POINTS)
+    done = centered_median(values, max(5, len(values) // 50)) <= _LEARNED * loss.values[0]
+    return float(steps[np.argmax(done)]) if done.any() else float("inf")
 
 
 RULE = Rule(

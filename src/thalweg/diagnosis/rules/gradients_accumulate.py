@@ -10,7 +10,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
-from thalweg.diagnosis.statistics import trailing_median
+from thalweg.diagnosis.statistics import levels, trailing_median
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -61,6 +61,7 @@ _COSINE = 0.9
 _GROWTH = 5.0
 _RISE = 0.1  # of what the loss had fallen
 _FIRST = 3  # norms at the beginning that it is compared with
+_POINTS = 2000  # a long curve is made short before it is smoothed
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -105,8 +106,9 @@ def _end_of_first_half(cosine: Curve) -> int:
 
 def _risen(loss: Curve) -> float:
     """The largest rise of the smoothed loss above its lowest point so far, over what it had fallen till then."""
-    width = max(5, len(loss) // 40)
-    smooth = trailing_median(loss.values, width)[width:]
+    _, values = levels(loss.steps, loss.values, _POINTS)
+    width = max(5, len(values) // 40)
+    smooth = trailing_median(values, width)[width:]
     if not len(smooth):
         return 0.0
     lowest = np.minimum.accumulate(smooth)

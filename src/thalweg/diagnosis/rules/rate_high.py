@@ -11,7 +11,7 @@ from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
 from thalweg.diagnosis.rules.gradient_vanishing import relative_gradients
-from thalweg.diagnosis.statistics import trailing_median
+from thalweg.diagnosis.statistics import levels, trailing_median
 from thalweg.diagnosis.view import Curve, RunView, is_matrix
 
 CARD = Card(
@@ -71,6 +71,7 @@ _INFLATION = 2.2
 _LAGS = 0.2  # of the first loss
 _OSCILLATES = -0.2  # cosine of successive gradients
 _EXPLODED = 1.5  # decades of gradient over weight at the first measurement
+_POINTS = 2000  # a long curve is made short before it is smoothed
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -155,8 +156,8 @@ def _inflating(view: RunView) -> Finding | None:
 
 def _levels(loss: Curve) -> tuple[float, float, float]:
     """The first loss, the highest smoothed one, and the last ones."""
-    smooth = trailing_median(np.append(loss.values, loss.values[-1]), 3)[2:]
-    peak = float(smooth.max()) if len(smooth) else float(loss.values[0])
+    of_three = np.sort(np.stack([loss.values[:-2], loss.values[1:-1], loss.values[2:]]), axis=0)[1]
+    peak = float(of_three.max(initial=loss.values[0]))
     return float(loss.values[0]), peak, float(np.median(loss.values[-max(5, len(loss) // 20) :]))
 
 
@@ -168,10 +169,10 @@ def _leap_step(loss: Curve, start: float) -> int:
 
 def _learned_before(loss: Curve, start: float) -> bool:
     """Whether the loss was far below its start before it leapt or overflowed, or at the end: not the rate's fault."""
-    smooth = trailing_median(np.append(loss.values, loss.values[-1]), max(5, len(loss) // 100))[1:]
-    above = np.flatnonzero(loss.values >= _LEAP * start)
-    before = smooth[: above[0]] if len(above) else smooth
-    return bool((before[1:] <= _LEARNED * start).any())
+    steps, values = levels(loss.steps, loss.values, _POINTS)
+    smooth = trailing_median(np.append(values, values[-1]), max(5, len(values) // 100))[1:]
+    leap = _leap_step(loss, start)
+    return bool((smooth[1:][steps[1:] < leap] <= _LEARNED * start).any())
 
 
 def _turning(view: RunView) -> float:

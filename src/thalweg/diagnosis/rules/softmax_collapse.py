@@ -10,7 +10,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
-from thalweg.diagnosis.statistics import centered_median
+from thalweg.diagnosis.statistics import centered_median, levels
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -53,6 +53,7 @@ _TINY = 3e-6  # of the first loss: some roundings of float32
 _LASTING = 0.1  # of the values at the end
 _LEAST = 5
 _ROUNDED = 1e-5  # no smaller loss above zero in the log: zeros may come from a fixed number of digits
+_POINTS = 2000  # a long curve is made short before it is smoothed
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -120,8 +121,9 @@ def _lasting(mask: "np.ndarray[tuple[int], np.dtype[np.bool_]]") -> int | None:
 
 def _nothing_left(loss: Curve, rows: Curve) -> "np.ndarray[tuple[int], np.dtype[np.bool_]]":
     """Where nearly all rows have collapsed and the loss is small, or many have and it is next to nothing."""
-    level = centered_median(np.abs(loss.values), max(5, len(loss) // 50))
-    places = np.maximum(np.searchsorted(loss.steps, rows.steps, side="right") - 1, 0)
+    steps, values = levels(loss.steps, np.abs(loss.values), _POINTS)
+    level = centered_median(values, max(5, len(values) // 50))
+    places = np.clip(np.searchsorted(steps, rows.steps), 0, len(level) - 1)
     left = level[places] / max(abs(loss.values[0]), 1e-30)
     out: np.ndarray[tuple[int], np.dtype[np.bool_]] = ((rows.values >= _COLLAPSED) & (left <= _SMALL)) | (
         (rows.values >= _PARTLY) & (left <= _TINY)

@@ -10,8 +10,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
-from thalweg.diagnosis.statistics import trailing_median
-from thalweg.diagnosis.view import Curve, RunView
+from thalweg.diagnosis.view import Curve, Floats, Ints, RunView
 
 CARD = Card(
     name="weight-norm-growth",
@@ -51,9 +50,7 @@ _LEAST = 10
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
     """One finding: weights before a normalization first, else all weights together."""
-    total, effective = view.curve("weight norm"), view.layers("rate/effective")
-    free = [] if effective is None else effective.layers
-    layers = {n: c for n in free if (c := view.named(f"weight/norm/{n}")) is not None and len(c) >= _LEAST}
+    total, layers = view.curve("weight norm"), _before_normalizations(view)
     if (total is None or len(total) < _LEAST) and not layers:
         return NotEvaluable(
             kind=CARD.name,
@@ -61,36 +58,50 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
             record="watch = tw.watch(model, optimizer)",
         )
     grown = {
-        name: found for name, curve in layers.items() if (found := _growth(curve, _GROWN_FREE)) is not None
+        name: found
+        for name, (steps, values) in layers.items()
+        if (found := _growth(steps, values, _GROWN_FREE)) is not None
     }
     if grown:
         where = max(grown, key=lambda name: grown[name][0])
-        return [_finding(view, layers[where], where, len(grown), grown[where])]
-    found = None if total is None or len(total) < _LEAST else _growth(total, _GROWN)
+        curve = view.named(f"weight/norm/{where}")
+        return [_finding(view, curve, where, len(grown), grown[where])] if curve is not None else []
+    found = None if total is None or len(total) < _LEAST else _growth(total.steps, total.values, _GROWN)
     return [] if total is None or found is None else [_finding(view, total, "", 0, found)]
 
 
-def _growth(curve: Curve, least: float) -> tuple[float, float, int] | None:
+def _before_normalizations(view: RunView) -> dict[str, tuple[Ints, Floats]]:
+    """Weights followed by a normalization -> steps and norms."""
+    matrix, effective = view.layers("weight/norm"), view.layers("rate/effective")
+    out: dict[str, tuple[Ints, Floats]] = {}
+    if matrix is None or effective is None:
+        return out
+    for i, name in enumerate(matrix.layers):
+        there = np.isfinite(matrix.values[:, i])
+        if name in effective.layers and there.sum() >= _LEAST:
+            out[name] = matrix.steps[there], matrix.values[there, i].astype(np.float64)
+    return out
+
+
+def _growth(steps: Ints, values: Floats, least: float) -> tuple[float, float, int] | None:
     """How many times it grew, its exponent over the last half and where it passed the bound; None if it didn't."""
-    smooth = trailing_median(np.append(curve.values, curve.values[-1]), 3)[1:]
-    start, half = float(curve.values[0]), len(smooth) // 2
-    steps = curve.steps - curve.steps[0] + 1.0
-    if not start > 0 or not smooth[half] > 0 or not smooth[-1] >= least * start:
+    start, half = float(values[0]), len(values) // 2
+    end, middle = float(np.median(values[-3:])), float(np.median(values[half - 1 : half + 2]))
+    if not start > 0 or not middle > 0 or not end >= least * start:
         return None
-    exponent = float(np.log(smooth[-1] / smooth[half]) / np.log(steps[-1] / steps[half]))
+    taken = steps - steps[0] + 1.0
+    exponent = float(np.log(end / middle) / np.log(taken[-1] / taken[half]))
     if not exponent >= _EXPONENT:
         return None
-    return float(smooth[-1]) / start, exponent, int(curve.steps[np.argmax(smooth >= least * start)])
+    return end / start, exponent, int(steps[np.argmax(values >= least * start)])
 
 
 def _finding(
     view: RunView, curve: Curve, where: str, count: int, growth: tuple[float, float, int]
 ) -> Finding:
     factor, exponent, first = growth
-    decays = any(
-        matrix is not None and bool((np.nan_to_num(matrix.values) > 0).any())
-        for matrix in [view.layers("hyper/weight_decay")]
-    )
+    decay = view.layers("hyper/weight_decay")
+    decays = decay is not None and bool((np.nan_to_num(decay.values) > 0).any())
     rate = view.rate
     return Finding(
         kind=CARD.name,
