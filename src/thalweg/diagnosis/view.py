@@ -250,22 +250,23 @@ class RunView:
         return 0
 
     def metric_since(self, step: int) -> tuple[str, bool]:
-        """An evaluation metric that did not get worse after a step, and whether it improved; ("", False) if none.
+        """An evaluation metric that did not get worse after a step, and whether it improved; ("", False) if there is none.
 
-        More is taken to be better, unless the name speaks of an error. One that improved goes before one that held.
+        More is taken to be better, unless the name speaks of an error. Of several, those that improved must outnumber
+        those that got worse.
         """
-        held = ""
+        better, worse, same = [], [], []
         for curve in self.curves("evaluation metric"):
             values = curve.values * (-1.0 if _ERROR.search(curve.name.lower()) else 1.0)
             at = values[max(0, int(np.searchsorted(curve.steps, step)) - 1) :][:3]
             if len(curve) < 4 or not len(at):
                 continue
             gained = float(np.median(values[-3:])) - float(np.median(at))
-            jitter = noise(values)
-            if gained > max(jitter, 0.01 * abs(float(np.median(at)))):
-                return curve.name, True
-            held = held or (curve.name if gained >= -jitter else "")
-        return held, False
+            bar = max(noise(values), 0.01 * abs(float(np.median(at))))
+            (better if gained > bar else worse if gained < -bar else same).append(curve.name)
+        if len(better) > len(worse):
+            return better[0], True
+        return (same[0] if same and not worse else ""), False
 
     @cached_property
     def resumptions(self) -> list[int]:

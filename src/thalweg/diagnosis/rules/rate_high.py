@@ -68,7 +68,9 @@ _NOTHING_LEARNED = 0.7
 _LEARNED = 0.25  # of the first loss: what leaps later was not the rate from the start
 _INFLATING_RATIO = 0.012
 _INFLATION = 2.2
+_INFLATION_MUCH = 4.0
 _LAGS = 0.2  # of the first loss
+_LAGS_MUCH = 0.5
 _OSCILLATES = -0.2  # cosine of successive gradients
 _EXPLODED = 1.5  # decades of gradient over weight at the first measurement
 _POINTS = 2000  # a long curve is made short before it is smoothed
@@ -134,13 +136,14 @@ def _inflating(view: RunView) -> Finding | None:
         return None
     growth, typical, left = float(grown[-1] / grown[0]), float(np.median(usual)), float(np.median(late))
     start = float(loss.values[0])
-    if typical < _INFLATING_RATIO or growth < _INFLATION or not left > _LAGS * start > 0:
+    lags = _LAGS_MUCH if growth < _INFLATION_MUCH else _LAGS
+    if typical < _INFLATING_RATIO or growth < _INFLATION or not left > lags * start > 0:
         return None
     return Finding(
         kind=CARD.name,
         title=f"Updates of {typical:.2g} of the weights made them {growth:.1f} times larger in a third of the run",
         severity="warning",
-        confidence=0.85 if growth >= 2 * _INFLATION else 0.75,
+        confidence=0.85 if growth >= _INFLATION_MUCH else 0.75,
         first_step=int(first),
         last_step=view.last_step,
         evidence=Evidence(
