@@ -136,6 +136,13 @@ def test_a_period_is_found_at_its_length(period):
     assert coarse.evidence.numbers["period"] == 10 * period
 
 
+def test_a_small_swing_is_a_note():
+    pattern = np.random.default_rng(9).standard_normal(20)
+    loss = 3 + 0.02 * pattern[T % 20] + 0.01 * np.random.default_rng(1).standard_normal(N)
+    (finding,) = found(data_order.RULE, view_of({"loss": loss}))
+    assert finding.severity == "note" and finding.evidence.numbers["swing"] < 0.01
+
+
 def test_the_period_is_an_epoch():
     (finding,) = found(data_order.RULE, view_of({"loss": swinging(20, 0.3), "epoch": T / 20}))
     assert "An epoch is 20 steps." in finding.evidence.text

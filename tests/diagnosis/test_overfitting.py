@@ -41,6 +41,15 @@ def test_a_small_rise_with_steady_accuracy_is_a_note():
     assert worse.severity == "warning"
 
 
+def test_five_evaluations_that_rise_from_the_first():
+    signals = {
+        "loss": falling(1001, first=0.9, last=0.001),
+        "eval/loss": (AT[3::4], [0.31, 0.36, 0.42, 0.45, 0.47]),
+    }
+    (finding,) = found(RULE, view_of(signals))
+    assert finding.severity == "warning" and finding.first_step == 200
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_healthy_evaluations_are_silent(seed):
     random = np.random.default_rng(seed)

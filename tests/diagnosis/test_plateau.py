@@ -31,6 +31,11 @@ def test_a_loss_that_never_fell_at_a_constant_rate_is_a_warning():
     assert finding.severity == "warning" and finding.confidence < 0.7
 
 
+def test_without_a_rate_it_is_a_note():
+    (finding,) = found(RULE, view_of({"loss": flat(500, 0.9)}))
+    assert finding.severity == "note"
+
+
 def test_a_flat_last_stretch_at_a_constant_rate_is_a_note_with_its_start():
     loss = np.maximum(2.3 - 0.01 * np.arange(600), 0.8) * flat(600, 1.0)
     (finding,) = found(RULE, view_of({"loss": loss, "lr": np.full(600, 0.1)}))

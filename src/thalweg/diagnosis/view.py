@@ -255,7 +255,9 @@ class RunView:
         More is taken to be better, unless the name speaks of an error. Of several, those that improved must outnumber
         those that got worse.
         """
-        better, worse, same = [], [], []
+        better: list[str] = []
+        worse: list[str] = []
+        same: list[str] = []
         for curve in self.curves("evaluation metric"):
             values = curve.values * (-1.0 if _ERROR.search(curve.name.lower()) else 1.0)
             at = values[max(0, int(np.searchsorted(curve.steps, step)) - 1) :][:3]

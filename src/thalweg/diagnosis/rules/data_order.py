@@ -5,7 +5,8 @@ Of the loss, less its trend and divided by it, the autocorrelation r(lag) is tak
     r(p) > max(0.3, 6 / sqrt(n)),   r(2p) > 0.6 r(p),   and r < 0.5 r(p) somewhere between,
 
 with six periods in the run at least, and if the loss within a period is no slope: a saw tooth is what epochs of a set that
-is being memorized look like, or tasks that follow one another. Ten periods and r(p) of 0.45 make it a warning.
+is being memorized look like, or tasks that follow one another. Ten periods, r(p) of 0.45 and a swing
+of 3 % of the loss make it a warning.
 """
 
 import numpy as np
@@ -69,7 +70,9 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     if _saw(residual, lag):
         return []
     period = round(lag * loss.spacing)
-    severity: Severity = "warning" if strength >= 0.45 and len(residual) >= 10 * lag else "note"
+    swing = float(np.sqrt(strength) * residual.std())
+    strong = strength >= 0.45 and swing >= 0.03 and len(residual) >= 10 * lag
+    severity: Severity = "warning" if strong else "note"
     first = int(loss.steps[part][0])
     return [
         Finding(
@@ -81,9 +84,9 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
             last_step=int(loss.steps[-1]),
             evidence=Evidence(
                 text=f"About its trend, the loss at one step and {period:,} steps later correlate by {strength:.2f} "
-                f"(chance gives {3 / np.sqrt(len(residual)):.2f}), and again at twice the distance; that is {len(residual) // lag:,} "
+                f"(chance gives {3 / np.sqrt(len(residual)):.2f}), with a swing of {swing:.1%}, and again at twice the distance; that is {len(residual) // lag:,} "
                 f"times in the run.{_epoch(view, period)}",
-                numbers={"period": period, "correlation": strength},
+                numbers={"period": period, "correlation": strength, "swing": swing},
                 plot=Plot(
                     signals=(loss.name,),
                     first=first,

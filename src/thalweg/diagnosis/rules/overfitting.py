@@ -13,7 +13,7 @@ import numpy as np
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
-from thalweg.diagnosis.statistics import centered_median, noise
+from thalweg.diagnosis.statistics import MAD, centered_median, noise
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -25,9 +25,9 @@ CARD = Card(
     symbols={
         "eval": "evaluation loss, median of three",
         "s*": "step of its lowest value",
-        "noise": "robust standard deviation of what changes between neighboring evaluations",
+        "noise": "robust standard deviation of neighboring evaluations about a straight line",
     },
-    needs="an evaluation loss at six steps or more, and a training loss",
+    needs="an evaluation loss at five steps or more, and a training loss",
 )
 PAGE = Page(
     what="From some step on the model gets better on what it is trained on and worse on everything else. The steps after "
@@ -64,7 +64,7 @@ def check(view: RunView) -> list[Finding]:
     if len(after) < 3:
         return []
     end = float(np.median(curve.values[-max(3, len(curve) // 10) :]))
-    low, scale = float(smooth[best]), noise(curve.values)
+    low, scale = float(smooth[best]), _noise(curve)
     rise = end - low
     first = max(float(curve.values[0]), float(np.median(loss.values[:5])))
     if low > 0.95 * first or rise < max(4 * scale, 0.02 * abs(low), 0.02 * (first - low)):
@@ -107,6 +107,12 @@ def check(view: RunView) -> list[Finding]:
     ]
 
 
+def _noise(curve: Curve) -> float:
+    """Noise of the evaluations: of their changes, or of the changes of these where they go one way."""
+    bends = MAD * float(np.median(np.abs(np.diff(curve.values, 2)))) / float(np.sqrt(6))
+    return min(noise(curve.values), bends)
+
+
 def _near(loss: Curve, step: int) -> float:
     """Level of the training loss about a step: the median of a twentieth of the run."""
     half = max(3, len(loss) // 40)
@@ -123,6 +129,6 @@ def _falls(loss: Curve, step: int) -> bool:
 RULE = Rule(
     card=CARD,
     page=PAGE,
-    requires=(SignalQuery(role="evaluation loss", least=6), SignalQuery(role="train loss")),
+    requires=(SignalQuery(role="evaluation loss", least=5), SignalQuery(role="train loss")),
     check=check,
 )

@@ -93,10 +93,12 @@ def _never(view: RunView, curve: Curve, course: Course) -> list[Finding]:
     if end - first > max(0.05 * first, 5 * course.error) or _creeps(course):
         return []
     classes = view.guessing(end)
-    if not classes and (3 * course.error > 0.02 * first or not _still_high(view, float(course.steps[0]))):
+    blind = view.rate is None
+    high = blind or _still_high(view, float(course.steps[0]))
+    if not classes and (3 * course.error > 0.02 * first or not high):
         return []  # it may fall by what can't be seen here, or was annealed
     enough = len(curve) >= 100 or curve.window != 1
-    severity: Severity = "critical" if classes and enough else "warning"
+    severity: Severity = "critical" if classes and enough else "note" if blind and not classes else "warning"
     confidence = (0.9 if classes and enough else 0.6) - (0.0 if enough else 0.15)
     chance = f", which is what guessing among {classes:,} classes costs" if classes else ""
     last = int(curve.steps[-1])
