@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.diagnosis.intervals import clopper_pearson, wilson
+from benchmarks.diagnosis.making import TEST_SEEDS
 from benchmarks.diagnosis.scoring import Score
 from benchmarks.tables import table
 
@@ -24,10 +25,12 @@ ones by default.
 SICK = """## Runs that go wrong
 
 Each is a sensible training with one mistake. What is right was written down before any rule had seen the runs: one
-kind, or two where two words are honest. Seeds were not looked at while the rules were written. *Right*: the finding
-that is ranked first has a right kind. *Layer*: where the trouble is in a layer, the right finding names it; for units
-that are dead, the layer that makes them or the one that reads them.
+kind, or two where two words are honest. *Right*: the finding that is ranked first has a right kind. *Layer*: where the
+trouble is in a layer, the right finding names it; for units that are dead, the layer that makes them or the one that
+reads them.
 """
+UNSEEN = "Rules were written with other seeds; these were not looked at before."
+SEEN = "**These are development seeds, which whoever wrote the rules has looked at: no proof of anything.**"
 HEALTHY = """## Healthy runs
 
 Settings that somebody would choose who has trained such networks before, drawn at random: architecture, optimizer,
@@ -49,14 +52,19 @@ def text_of(scores: Sequence[Score]) -> str:
     exported = [s for s in scores if s.form]
     parts = [ABOUT, machine()]
     if sick:
-        parts += [SICK, of_sick(sick)]
+        parts += [SICK, noted(sick), of_sick(sick)]
     if well:
-        parts += [HEALTHY, of_healthy(well)]
+        parts += [HEALTHY, noted(well), of_healthy(well)]
     if exported:
         parts += [EXPORTED, of_exported(exported)]
     if failed := sorted({f"{rule}: {why}" for s in scores for rule, why in s.failed.items()}):
         parts.append("Rules that raised:\n\n" + "\n".join(f"- {one}" for one in failed))
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def noted(scores: Sequence[Score]) -> str:
+    """Whether the rules' writers had seen these seeds."""
+    return SEEN if any(s.truth["seed"] < min(TEST_SEEDS) for s in scores) else UNSEEN
 
 
 def machine() -> str:
