@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from thalweg.record.codecs import Ints
+from thalweg.record.importing import progress
 from thalweg.record.importing.checksums import Bytes, Words, byte_table, crc32c_pieces, crc32c_rows
 
 HEADER = 12
@@ -117,6 +118,7 @@ class Records:
             missing = self._size - self._base - len(buffer)
             more = file.read(min(max(_BLOCK, wanted - len(buffer)), missing))
             buffer += more
+            progress.say(self._base + len(buffer), self._size)
             if missing and not more:  # it was cut short while it was read
                 self._size = self._base + len(buffer)
             last = self._base + len(buffer) >= self._size
