@@ -23,6 +23,16 @@ def test_one_that_could_not_be_measured_for_noise_counts_as_far_above():
     assert found(RULE, view_of({"noise/scale": scale}, config={"batch_size": 8}))
 
 
+def test_a_lower_bound_where_the_signal_can_t_be_measured():
+    noise = np.random.default_rng(1).normal(size=60)
+    signals = {"noise/scale": np.where(np.arange(60) % 3, 30.0, np.inf), "noise/trace": np.full(60, 40.0)}
+    weak = signals | {"noise/gradient_squared": 0.3 * noise}
+    (finding,) = found(RULE, view_of(weak, config={"batch_size": 8}))
+    assert finding.evidence.numbers["scale"] > 24 and finding.first_step == 40
+    strong = signals | {"noise/gradient_squared": 3 + 0.3 * noise}
+    assert found(RULE, view_of(strong, config={"batch_size": 8})) == []
+
+
 def test_look_alikes_stay_silent():
     assert found(RULE, run(20 * SCATTER)) == []  # within ten times
     assert found(RULE, run(np.where(np.arange(60) < 10, 5000.0, 20.0))) == []  # in the beginning only
@@ -40,4 +50,8 @@ def test_what_lacks_is_said():
 
 
 def test_odd_numbers_never_raise():
-    survives(RULE, ["loss", "noise/scale", "samples"], config={"batch_size": 32})
+    survives(
+        RULE,
+        ["loss", "noise/scale", "noise/trace", "noise/gradient_squared", "samples"],
+        config={"batch_size": 32},
+    )

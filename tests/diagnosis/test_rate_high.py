@@ -37,6 +37,12 @@ def test_weights_blown_up_by_large_steps():
     assert finding.severity == "warning" and finding.evidence.numbers["growth"] > 4
 
 
+def test_labels_that_change_their_meaning_are_not_the_rate():
+    loss = np.concatenate([np.geomspace(2.3, 0.1, 40)] * 10) * (1 + 0.05 * NOISE)
+    weight = (MEASURED, 10 * (1 + np.sqrt(MEASURED) / 2))
+    assert found(RULE, run(loss, 0.02, **{"weight/norm": weight})) == []
+
+
 def test_the_layer_with_by_far_the_largest_update_is_named():
     loss = np.where(STEPS < 5, 2.3 + STEPS, 2.31)
     layers = layered(

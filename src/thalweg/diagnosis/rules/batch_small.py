@@ -5,6 +5,8 @@ batch costs twice the steps for the same examples and nothing else; so a batch o
 and wastes what a device could do in parallel.
 """
 
+import numpy as np
+
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
@@ -46,6 +48,8 @@ PAGE = Page(
 _FACTOR = 10.0
 _LASTING = 0.5  # of the measurements
 _WIDTH = 5
+_LEAST = 10
+_SURELY = 3.0  # times the batch, of the lower bound
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -63,7 +67,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     share = (int(above.sum()) + len(scale.bad_steps)) / measured
     half = smooth[len(smooth) // 2 :]
     if share < _LASTING or not (half > _FACTOR * batch).mean() >= _LASTING:
-        return []
+        return _at_least(view, batch)
     typical = float(sorted(half)[len(half) // 2])
     return [
         Finding(
@@ -78,6 +82,37 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 f"half {typical:,.0f}): more than nine tenths of the squared gradient are noise.",
                 numbers={"batch": batch, "scale": typical, "share": share},
                 plot=Plot(signals=(scale.name,)),
+            ),
+            remedy=PAGE.remedy[0],
+            papers=CARD.papers,
+        )
+    ]
+
+
+def _at_least(view: RunView, batch: float) -> list[Finding]:
+    """By a lower bound of the scale in the last third, where the signal is too weak to be measured."""
+    trace, squared = view.named("noise/trace"), view.named("noise/gradient_squared")
+    if trace is None or squared is None or len(squared) < 3 * _LEAST or len(trace) < 3 * _LEAST:
+        return []
+    noise, signal = trace.values[-(len(trace) // 3) :], squared.values[-(len(squared) // 3) :]
+    most = float(signal.mean() + 2 * signal.std() / np.sqrt(len(signal)))
+    least = float(noise.mean()) / most if most > 0 else 0.0
+    point = float(noise.mean() / signal.mean()) if signal.mean() > 0 else float("inf")
+    if least < _SURELY * batch or point < _FACTOR * batch:
+        return []
+    return [
+        Finding(
+            kind=CARD.name,
+            title=f"Batches of {batch:,.0f} examples; the gradient's noise scale is at least {least:,.0f}",
+            severity="note",
+            confidence=0.6,
+            first_step=int(squared.steps[-(len(squared) // 3)]),
+            last_step=int(squared.steps[-1]),
+            evidence=Evidence(
+                text=f"In the last third of the run the squared gradient is too small against its noise to be measured (at most "
+                f"{most:.2g}, two standard errors above its mean), so the noise scale is {least:,.0f} or more.",
+                numbers={"batch": batch, "scale": least},
+                plot=Plot(signals=(squared.name, trace.name)),
             ),
             remedy=PAGE.remedy[0],
             papers=CARD.papers,

@@ -11,7 +11,7 @@ from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
 from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
 from thalweg.diagnosis.rules.gradient_vanishing import relative_gradients
-from thalweg.diagnosis.statistics import levels, trailing_median
+from thalweg.diagnosis.statistics import levels, runs_of, trailing_median
 from thalweg.diagnosis.view import Curve, RunView, is_matrix
 
 CARD = Card(
@@ -136,6 +136,8 @@ def _inflating(view: RunView) -> Finding | None:
         return None
     growth, typical, left = float(grown[-1] / grown[0]), float(np.median(usual)), float(np.median(late))
     start = float(loss.values[0])
+    if _restarts(loss.between(first, third)) >= 2:
+        return None  # the data or their meaning change
     lags = _LAGS_MUCH if growth < _INFLATION_MUCH else _LAGS
     if typical < _INFLATING_RATIO or growth < _INFLATION or not left > lags * start > 0:
         return None
@@ -176,6 +178,18 @@ def _learned_before(loss: Curve, start: float) -> bool:
     smooth = trailing_median(np.append(values, values[-1]), max(5, len(values) // 100))[1:]
     leap = _leap_step(loss, start)
     return bool((smooth[1:][steps[1:] < leap] <= _LEARNED * start).any())
+
+
+def _restarts(loss: Curve) -> int:
+    """How often the loss, once low, leapt to a multiple from one step to the next and stayed there for some steps."""
+    around = 8
+    if len(loss) < 4 * around:
+        return 0
+    _, values = levels(loss.steps, loss.values, _POINTS)
+    smooth = trailing_median(np.append(values, values[-1]), around)[1:]
+    before, after = smooth[around - 1 : -around], smooth[2 * around - 1 :]
+    leaps = (after >= 3 * before) & (before <= 0.3 * loss.values[0])
+    return len(runs_of(leaps))
 
 
 def _turning(view: RunView) -> float:
