@@ -270,11 +270,8 @@ class Watch:
         total = torch.nn.utils.clip_grad_norm_(
             self._parameters(index), max_norm, norm_type, error_if_nonfinite, foreach
         )
-        if not self._closed and norm_type == 2.0:
-            try:
-                self._record_clipping(self._tracks[index], total, float(max_norm))
-            except Exception as error:
-                self._journal.failed("clipping", error)
+        if norm_type == 2.0:
+            self.record_clipping(total, max_norm, index)
         return total
 
     def step(self) -> None:
@@ -385,6 +382,42 @@ class Watch:
         made = make_mirror(kind, name=self.path.stem if self.path else "", **options)
         if not self._closed:
             self._journal.mirrors.append(made)
+
+    # -- for integrations ---------------------------------------------------------------------------------
+
+    def record_clipping(self, norm: Tensor | float, max_norm: float, index: int = 0) -> None:
+        """Record the norm that somebody else's clipping found, as `clip_grad_norm_` records its own.
+
+        Args:
+            norm: of the gradients before clipping; a tensor stays where it is, nothing waits for it.
+            max_norm: the limit.
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return
+        try:
+            total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
+            if is_distributed(total):
+                raise ThalwegError("the norm of sharded gradients would need a collective; not recorded")
+            self._begin()
+            track = self._tracks[index]
+            track.view.unclipped = kept = total.detach().clone()
+            payload = (self._clipping, ("norm",), (), {"max_norm": float(max_norm)})
+            self._journal.put(Entry("measured", track.writer, track.tries, payload, [kept]))
+        except Exception as error:
+            self._journal.failed("clipping", error)
+
+    def is_due(self, instrument: str, index: int = 0) -> bool:
+        """Whether an instrument looks at the step under way.
+
+        Args:
+            instrument: its card's name, such as "gradient-norm".
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return False
+        track = self._tracks[index]
+        return any(planned.name == instrument for planned in track.governor.plan(track.tries).due)
 
     # -- stopping and going on ----------------------------------------------------------------------------
 
@@ -561,18 +594,6 @@ class Watch:
         )
         self._journal.event("no step seen", severity="warning", text=text)
         self._journal.warn(text)
-
-    def _record_clipping(self, track: Track, total: Tensor, max_norm: float) -> None:
-        if is_distributed(total):
-            self._journal.failed(
-                "clipping",
-                ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
-            )
-            return
-        self._begin()
-        track.view.unclipped = norm = total.detach().clone()
-        payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
-        self._journal.put(Entry("measured", track.writer, track.tries, payload, [norm]))
 
     def _index(self, key: str | None) -> int:
         if key is None:
