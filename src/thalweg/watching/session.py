@@ -37,7 +37,7 @@ from thalweg.watching.planning import (
     reserved_names,
     targets_of,
 )
-from thalweg.watching.resuming import Continuation, continuation_of, present_step
+from thalweg.watching.resuming import Continuation, continuation_of, evaluations_kept, present_step
 from thalweg.watching.surroundings import environment
 from thalweg.watching.track import Track
 from thalweg.watching.user_log import UserLog
@@ -555,6 +555,16 @@ class Watch:
             state = self._continuation.tracks.get(track.writer.key, {}) if self._continuation else {}
             first = self._continuation.first_step if self._continuation else 0
             track.begin(int(state.get("updates", first)), state.get("initial"))
+        if self._continuation is not None:
+            self._repeat_evaluations(self._continuation)
+
+    def _repeat_evaluations(self, last: Continuation) -> None:
+        try:
+            for spec, value, time in evaluations_kept(last):
+                self._journal.recorder.declare_spec(spec)
+                self._journal.recorder.log({spec.name: value}, last.first_step, time=time)
+        except Exception as error:
+            self._journal.failed("earlier evaluations", error)
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         last = Continuation.from_state(state, self.path)
