@@ -171,6 +171,8 @@ def test_counts_settings_and_the_end_are_kept(watched: tuple[Any, ...]) -> None:
     assert run.segments[-1].reason == "closed"
     assert not run.events("failure")
     assert "update/ratio" in run.names() or run.names("update/*")
+    readers = ("attn.c_proj", "mlp.c_fc", "mlp.c_proj", "attn.c_attn")
+    assert {f"units/dormant/transformer.h.{i}.{r}" for i in (0, 1) for r in readers} <= set(run.names())
 
 
 def test_a_resumed_training_is_a_second_segment(tmp_path: Path) -> None:

@@ -272,7 +272,9 @@ def test_an_evaluation_made_before_the_checkpoint_stays_in_the_run(by: str) -> N
         watch.log({"eval/loss": 9.0}, step=5)
     watch.close()
 
-    again = tw.watch(model, optimizer, cadence=1, **({"out": "other"} if by == "state" else {"resume": "run"}))
+    again = tw.watch(
+        model, optimizer, cadence=1, **({"out": "other"} if by == "state" else {"resume": "run"})
+    )
     if by == "state":
         again.load_state_dict(saved)
     train(model, optimizer, BATCHES[3:6], again)

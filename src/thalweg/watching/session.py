@@ -467,6 +467,7 @@ class Watch:
         for track in self._tracks:
             track.hooks.remove()
             track.owner = None
+            track.finish()
         try:
             if not any(t.tries for t in self._tracks) and reason != "watched anew":
                 self._say_never_stepped()
@@ -535,8 +536,9 @@ class Watch:
         # Handlers run last in, first out: registered after the recorder's, the watch closes before it does.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
+        training = rank_and_world()[1]
         for track in self._tracks:
-            for kind, details in notices(track, self._world):
+            for kind, details in notices(track, self._world, training):
                 recorder.event(kind, step=None, source="watch", **details)
         for spec in self._declared.values():
             recorder.declare_spec(spec)
@@ -622,8 +624,14 @@ class Watch:
         return list(alive.parameters()) if alive is not None else []
 
 
-def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
-    """What the record says at its start of what is not, or can't be, seen."""
+def notices(track: Track, world: int, training: int) -> list[tuple[str, dict[str, Any]]]:
+    """What the record says at its start of what is not, or can't be, seen.
+
+    Args:
+        track: one optimizer and its model.
+        world: how many ranks record.
+        training: how many ranks train.
+    """
     table = track.table
     out: list[tuple[str, dict[str, Any]]] = [
         (
@@ -649,6 +657,13 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
+    if training > 1:
+        text = (
+            f"{training} ranks train, and samples and throughput count the examples of one: what its own forwards were "
+            "given. Tokens are what watch.log was told."
+        )
+        signals = [track.writer.key + name for name in ("samples", "throughput/examples")]
+        out.append(("one rank", {"signals": signals, "ranks": training, "text": text}))
     sharded = sum(r.sharded for r in table.rows)
     if sharded and world == 1:
         text = (
