@@ -825,6 +825,27 @@ def test_clipping_is_torchs_own_and_records_the_norm_before() -> None:
     assert record_of(watch)["grad/norm_raw"].steps.tolist() == [0, 1, 2]
 
 
+def test_a_norm_that_an_integration_hands_over_is_recorded_as_our_own() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    watch = tw.watch(model, optimizer, cadence=2, probes=["gradient-norm"])
+    due = []
+    for i, (x, y) in enumerate(vectors(4)):
+        F.cross_entropy(model(x), y).backward()
+        due.append(watch.is_due("gradient-norm"))
+        watch.record_clipping(2.5 if i % 2 else torch.tensor(0.5), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert due == [True, False, True, False]
+    assert not watch.is_due("no such instrument")
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert steps_of(run, "grad/norm_raw") == {0: 0.5, 1: 2.5, 2: 0.5, 3: 2.5}
+    assert steps_of(run, "grad/clipped") == {0: 0, 1: 1, 2: 0, 3: 1}
+    watch.record_clipping(1.0, 1.0)
+    assert not watch.is_due("gradient-norm"), "a closed watch looks at nothing"
+
+
 def test_clipping_with_options_of_torch() -> None:
     model = mlp()
     optimizer = sgd(model)
