@@ -1,4 +1,4 @@
-"""``thalweg export``: a run's values as CSV files or as one Parquet file."""
+"""``thalweg export``: a run's values as one CSV file or one Parquet file."""
 
 from pathlib import Path
 from typing import Annotated
