@@ -112,8 +112,8 @@ def check(view: RunView) -> list[Finding]:
                 },
                 plot=Plot(signals=(curve.name,), marks={"rises": onset}),
             ),
-            remedy=f"Go back to a checkpoint before step {onset:,}; {PAGE.remedy[0].partition(', and ')[2]}. "
-            f"{PAGE.remedy[1].capitalize()}.",
+            remedy=f"Go back to a checkpoint before step {onset:,} and go on with a third to a tenth of the rate; lengthen the "
+            "warm-up, and clip the gradient norm at a few times its usual value.",
         )
     ]
 

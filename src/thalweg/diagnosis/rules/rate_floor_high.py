@@ -53,11 +53,7 @@ def check(view: RunView) -> list[Finding]:
         return []
     end = float(np.median(course.shares[-3:]))
     late = float(course.shares[int(0.8 * len(course.shares)) :].max())
-    if (
-        not 0.2 < end < 0.95
-        or late > course.shares[int(0.8 * len(course.shares))] + 0.02
-        or _erratic(course)
-    ):
+    if not 0.2 < end < 0.95 or late > course.shares[int(0.8 * len(course.shares))] + 0.02 or _erratic(course):
         return []
     falls = float(course.shares[-max(2, len(course.shares) // 20)]) - end
     severity: Severity = "warning" if end > 0.3 and falls > 0.02 else "note"

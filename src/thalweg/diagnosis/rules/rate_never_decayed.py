@@ -45,7 +45,7 @@ PAGE = Page(
         "thalweg forecast says what a decay would give, for language models",
     ),
     tried="Digits and small GPTs of 100 to 3,000 steps and published curves of language models, in which constant rates end "
-    "0.02 to 0.1 nats above decayed ones.",
+    "0.04 to 0.08 nats above decayed ones (GPTs of 25M and 100M parameters, 24,000 steps).",
     explains=("plateau",),
 )
 

@@ -47,7 +47,8 @@ PAGE = Page(
         "save and load all of it: model, optimizer, scheduler, scaler, random state and the place in the data",
         "compare the first loss after loading with the one of the same batch before saving: they must be equal",
     ),
-    tried="Digits resumed without Adam's state or with a restarted loader, against faithful resumptions.",
+    tried="Digits resumed without Adam's state (seen in the update norm only) or with a restarted loader, and synthetic faithful "
+    "resumptions.",
     explains=("loss-spike", "divergence", "plateau", "evaluation-jump"),
 )
 
