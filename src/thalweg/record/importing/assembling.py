@@ -296,7 +296,8 @@ def _microseconds(column: Column, part: Part) -> NDArray[np.int64]:
 
 
 def _segment(index: int, part: Part, table: Table, imported: Imported) -> Segment:
-    firsts = [int(steps[0]) for steps, _, _ in table.values()]
+    on_updates = [table[c.name] for c in part.columns if c.clock == "updates" and c.name in table]
+    firsts = [int(steps[0]) for steps, _, _ in on_updates or table.values()]
     seen = [int(times.min()) for _, _, times in table.values()] + [int(t.max()) for _, _, t in table.values()]
     known = [t / 1e6 for t in seen if t > _FIRST_DATE]
     return Segment(
