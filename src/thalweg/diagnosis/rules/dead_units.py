@@ -44,6 +44,7 @@ PAGE = Page(
     "are dead. The definition is that of dormant neurons with a threshold of zero.",
     explains=(
         "dormant-units",
+        "divergence",
         "plateau",
         "constant-prediction",
         "parameters-frozen",
