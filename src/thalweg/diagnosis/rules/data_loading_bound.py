@@ -1,9 +1,10 @@
 """Steps wait for data: by the time that is recorded for it, or by slow steps that come back like clockwork.
 
 Where the time to get a batch is logged, its share of the step is what counts. Where only step times are, slow steps are
-those above three times the median and 10 ms above it; workers that can't keep up make every k-th step slow, so they count if
-85 % of the gaps between them are equal, three steps or more, they take three tenths of all time, and they are not the steps of
-evaluations or measurements. Irregular slow steps may be anything else on the machine: they are not reported.
+those above three times the median and 10 ms above it. Workers that can't keep up make every k-th step slow: it counts if
+three quarters of the slow steps fall on one rhythm of three steps or more, three quarters of the steps of that rhythm are
+slow, three tenths of all time is lost in them, and they are not the steps of evaluations or measurements. Irregular slow
+steps may be anything else on the machine: they are not reported.
 """
 
 import re
@@ -89,18 +90,21 @@ def _by_tails(view: RunView, step: Curve) -> list[Finding]:
     mask = x > np.maximum(3 * usual, usual + _LEAST_EXCESS * unit)
     mask[: max(3, len(x) // 50)] = False  # the first steps compile, allocate and fill caches
     slow = step.steps[mask]
-    lost = float((x[mask] - usual).sum() / x.sum()) if x.sum() > 0 else 0.0
-    if len(slow) < 8 or lost < 0.3 or _explained(view, slow):
+    if len(slow) < 8 or _explained(view, slow):
         return []
-    gaps = np.diff(slow)
-    every = float(np.median(gaps))
-    if every < 3 * step.spacing or float((np.abs(gaps - every) <= every // 20).mean()) < 0.85:
+    distances, counts = np.unique(np.diff(slow), return_counts=True)
+    every = int(distances[np.argmax(counts)])
+    places, counts = np.unique(slow % every, return_counts=True)
+    beat = step.steps % every == places[np.argmax(counts)]
+    lost = float((x[mask & beat] - usual).sum() / x.sum())
+    steady = min(float((mask & beat).sum() / max(1, part.sum())) for part in (mask, beat))
+    if every < 3 * step.spacing or steady < 0.75 or lost < 0.3:
         return []
     text = (
-        f"{len(slow):,} of {len(x):,} steps took more than three times the median ({usual:.3g}), every {every:.0f} steps; {lost:.0%} of "
+        f"{len(slow):,} of {len(x):,} steps took more than three times the median ({usual:.3g}), most of them every {every} steps; {lost:.0%} of "
         "all time was lost in them. Batches that are not ready do that; nothing recorded here says so directly."
     )
-    title = f"{lost:.0%} of the time goes into slow steps, every {every:.0f} steps"
+    title = f"{lost:.0%} of the time goes into slow steps, every {every} steps"
     numbers = {"share": lost, "every": every, "slow": len(slow)}
     return [_finding(step, (step.name,), title, text, 0.65, numbers)]
 
