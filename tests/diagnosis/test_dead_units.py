@@ -29,7 +29,7 @@ def test_dead_from_the_start():
 
 
 def test_a_layer_that_dies_while_the_rest_learns_is_a_warning():
-    (finding,) = found(RULE, run({"branch": np.where(STEPS < 12, 0.05, 0.8), "main": 0 * STEPS}, FALLING))
+    (finding,) = found(RULE, run({"branch": np.where(STEPS < 12, 0.05, 0.85), "main": 0 * STEPS}, FALLING))
     assert finding.severity == "warning" and finding.where == "branch"
 
 

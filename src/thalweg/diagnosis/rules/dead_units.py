@@ -17,7 +17,7 @@ CARD = Card(
     kind="rule",
     summary="Most units of a layer are zero for every example: nothing passes, and no gradient can bring them back.",
     papers=(183,),
-    formula="share of units i of a layer with E_x |h_i(x)| = 0;  above 0.5 and grown, or above 0.75",
+    formula="share of units i of a layer with E_x |h_i(x)| = 0;  above 0.5 and grown, or above 0.8",
     symbols={"h_i": "activation of unit i", "x": "examples of one batch"},
     needs="a forward through the watched model; batches of 16 examples or more",
 )
@@ -33,7 +33,7 @@ PAGE = Page(
         "sparse activations": "units that are zero for most examples, not for all; a batch too small can't tell, so below "
         "16 examples only a layer that is dead almost entirely counts",
         "dormant-units": "activations are small against their layer, not zero; those may recover",
-        "units to spare": "a share below three quarters while the loss falls is at most a note",
+        "units to spare": "a share below four fifths is at most a note: what the network lacks may have another cause",
     },
     remedy=(
         "lower the peak rate by a factor of 3 to 10 or lengthen the warm-up, and restart from before the units died",
@@ -53,12 +53,12 @@ PAGE = Page(
     ),
 )
 _WHOLE = 0.98
-_MOST = 0.75
+_MOST = 0.8
 _HALF = 0.5
 _GROWN = 0.2
 _FEW_EXAMPLES = 16
 _FEW_SHARE = 0.95
-_LEAST = 3
+_LEAST = 4
 
 
 def check(view: RunView) -> "list[Finding] | NotEvaluable":
@@ -68,7 +68,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     shares = {layer: _known(matrix.steps, matrix.values[:, i]) for i, layer in enumerate(matrix.layers)}
     shares = {layer: curve for layer, curve in shares.items() if len(curve[0]) >= _LEAST}
     small = 0 < view.batch < _FEW_EXAMPLES
-    high = {layer: c for layer, c in shares.items() if _is_high(c[1], small)}
+    high = {layer: c for layer, c in shares.items() if _is_high(c[1], small) and c[1].max() <= 1}
     if not high:
         return []
     onset = {layer: int(s[np.argmax(v >= _final(v) - 0.5 * _GROWN)]) for layer, (s, v) in high.items()}
@@ -77,7 +77,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
     end, begin = _final(values), float(values[0])
     worst = max(_final(v) for _, v in high.values())
     learned = _learned(view, onset[where])
-    harmless = learned and worst < _MOST
+    harmless = worst < _MOST  # enough are left, and what they lack may be a symptom
     return [
         Finding(
             kind=CARD.name,

@@ -45,7 +45,7 @@ PAGE = Page(
 )
 _MOST = 0.5
 _LEARNED = 0.01  # of the first loss: what comes after has nothing left to learn
-_LEAST = 3
+_LEAST = 5
 _POINTS = 2000  # a long curve is made short before it is smoothed
 
 

@@ -91,10 +91,11 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
 
 
 def _bad_steps(norms: list[Curve], counts: Curve | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Steps with a norm that is not finite, or with entries counted that are not."""
+    """Steps with a norm that is not finite, or with entries counted that are not and no norm that contradicts."""
     steps = [c.bad_steps for c in norms]
     if counts is not None:
-        steps.append(counts.steps[counts.values > 0])
+        good = np.concatenate([np.empty(0, np.int64), *(c.steps for c in norms)])
+        steps.append(np.setdiff1d(counts.steps[counts.values > 0], good))
     return np.unique(np.concatenate([np.empty(0, np.int64), *steps]))
 
 

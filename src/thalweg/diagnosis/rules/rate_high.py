@@ -64,6 +64,7 @@ PAGE = Page(
 _RATIO = 0.03
 _LEAP = 1.3  # times the first loss
 _DIVERGED = 3.0
+_LEAST = 20
 _NOTHING_LEARNED = 0.7
 _LEARNED = 0.25  # of the first loss: what leaps later was not the rate from the start
 _INFLATING_RATIO = 0.012
@@ -88,6 +89,8 @@ def _leaping(view: RunView) -> Finding | None:
     assert ratio is not None and loss is not None
     early = ratio.between(ratio.steps[0], ratio.steps[0] + (view.last_step - ratio.steps[0]) / 3)
     largest = float(early.values.max()) if len(early) else 0.0
+    if len(loss) + len(loss.bad_steps) < _LEAST or len(loss) < 3:
+        return None
     start, peak, end = _levels(loss)
     if largest < _RATIO or not start > 0 or _exploded_from_the_start(view):
         return None
@@ -100,7 +103,9 @@ def _leaping(view: RunView) -> Finding | None:
     signs = (largest >= 3 * _RATIO) + leaps + turns + broke
     if not (leaps or ruined) or signs < (1 if ruined else 2):
         return None
-    severity: Severity = "note" if not ruined else "critical" if end >= 0.9 * start or broke else "warning"
+    severity: Severity = (
+        "note" if not ruined else "critical" if leaps and (end >= 0.9 * start or broke) else "warning"
+    )
     at = int(early.steps[np.argmax(early.values)])
     return Finding(
         kind=CARD.name,
