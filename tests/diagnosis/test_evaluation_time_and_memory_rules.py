@@ -43,6 +43,11 @@ def test_a_gap_from_the_start_that_shrinks():
     assert finding.evidence.numbers["gap"] > finding.evidence.numbers["last_gap"]
 
 
+def test_a_gap_from_the_start_that_stays():
+    (finding,) = found(evaluation_jump.RULE, evaluated(np.maximum(2.3 * np.exp(-AT / 120), 1.1)))
+    assert finding.first_step <= 150 and finding.evidence.numbers["last_gap"] > 0.9
+
+
 @pytest.mark.parametrize(
     "values",
     [

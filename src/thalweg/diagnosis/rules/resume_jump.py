@@ -186,7 +186,7 @@ def _updates_leap(view: RunView, step: int) -> list[Finding]:
             kind=CARD.name,
             title=f"The update norm is {factor:.1f} times its level after the resumption at step {step:,}",
             severity="warning",
-            confidence=0.65,
+            confidence=0.82 if factor >= 2 else 0.65,
             first_step=step,
             last_step=at,
             evidence=Evidence(
