@@ -43,6 +43,7 @@ PAGE = Page(
     ),
     tried="Needs no threshold. That skipped updates are at most a note while they are below a twentieth of the steps is "
     "common practice: a scaler doubles its scale every 2,000 steps until one overflows.",
+    explains=("nonfinite-loss",),
 )
 _SKIPPED_SHARE = 0.05
 

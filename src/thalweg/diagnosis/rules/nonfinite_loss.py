@@ -30,6 +30,7 @@ PAGE = Page(
     ),
     apart={
         "divergence": "the loss is finite there, however large; often it comes just before",
+        "nonfinite-gradient": "the gradient went bad first, and names the layer: this is its symptom then",
         "loss-scale-collapse": "the scaler skips such updates: the loss recovers, and the scale falls",
     },
     remedy=(
@@ -39,7 +40,6 @@ PAGE = Page(
         "average only over examples that count, and add an epsilon inside square roots and logarithms",
     ),
     tried="Needs no threshold.",
-    explains=("nonfinite-gradient",),
 )
 
 
