@@ -111,6 +111,7 @@ class Diagnosis:
         ignored: kinds that were silenced.
         failed: rule -> what went wrong in it; a rule that fails never hides the others.
         warnings: what the record itself could not give.
+        source: the run itself, for the plots.
     """
 
     def __init__(
@@ -146,6 +147,12 @@ class Diagnosis:
     def flat(self) -> list[Finding]:
         """All findings, causes and symptoms alike."""
         return [one for finding in self.findings for one in (finding, *finding.symptoms)]
+
+    @property
+    def clock(self) -> str:
+        """What its steps count: "updates", or "epochs" or "rows" where the log has nothing better."""
+        clocks = list(self.source.clocks) if self.source is not None else []
+        return "updates" if "updates" in clocks or not clocks else clocks[0]
 
     @property
     def worst(self) -> Severity | None:
