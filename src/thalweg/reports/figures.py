@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.diagnosis import Diagnosis
 from thalweg.record import Run, Series
 from thalweg.record.plotting import DASHES, LIGHT, downsample, thin_columns, wants_log
+from thalweg.record.run import LayerMatrix
 from thalweg.record.signals import SignalSpec
 from thalweg.reports.arrays import ArrayStore, Reference
 from thalweg.reports.panels import OTHER, PANELS, Panel, layered, quantity
@@ -24,6 +26,9 @@ STRETCHES = 200  # of the means drawn over a signal that jumps, at most
 WORTH_MEANS = 200  # values; fewer are seen one by one
 LINES_PER_PANEL = 12  # of one run; more can't be told apart
 OTHER_PANELS = 24
+MOST_INDICES = (
+    256  # of a vector's or matrix's values, a row each; more rows than lines on a screen tell nothing
+)
 EVENTS_DRAWN = 200  # of one run, the most severe first
 SEVERITIES = ("critical", "warning", "note")
 
@@ -109,12 +114,29 @@ def _plan(sources: Sequence[Source]) -> Iterator[tuple[Panel, list[list[SignalSp
             kind="layers" if of_layers else "lines",
         )
         yield panel, [[s for s in panel.picks(specs) if quantity(s) == name] for specs in rest]
+    yield from _plan_of_arrays(sources)
     if len(others) > OTHER_PANELS:
         left = ", ".join(name for name, _ in others[OTHER_PANELS:])
         yield (
             replace(OTHER, title=f"{len(others) - OTHER_PANELS} more signals", about=f"Not drawn: {left}."),
             [],
         )
+
+
+def _plan_of_arrays(sources: Sequence[Source]) -> Iterator[tuple[Panel, list[list[SignalSpec]]]]:
+    """Yield a panel for each signal whose values are vectors or matrices, or the words that it is not drawn."""
+    for name in sorted({s.name for source in sources for s in source.run.signals if s.shape})[:OTHER_PANELS]:
+        picks = [[s for s in source.run.signals if s.name == name and s.shape] for source in sources]
+        shapes = {spec.shape for specs in picks for spec in specs}
+        words = " and ".join(" by ".join(map(str, shape)) for shape in sorted(shapes))
+        if max(map(math.prod, shapes)) <= MOST_INDICES:
+            about = f"Values of {words}: a row for each index, the first on top."
+            yield replace(OTHER, title=name, about=about, kind="layers"), picks
+        else:
+            about = (
+                f"Recorded and not drawn: values of {words} are too many rows. run[{name!r}].values has them."
+            )
+            yield replace(OTHER, title=name, about=about), []
 
 
 def _recorded(run: Run) -> list[SignalSpec]:
@@ -203,8 +225,8 @@ def _heat_maps(
     for source, specs in zip(sources, picks, strict=True):
         if not specs:
             drawn.without.append(source.label)
-        for name in dict.fromkeys(quantity(spec) for spec in specs):
-            of_this = [spec for spec in specs if quantity(spec) == name]
+        for name in dict.fromkeys(_row_title(spec) for spec in specs):
+            of_this = [spec for spec in specs if _row_title(spec) == name]
             trace, values = _heat_map(source, name, of_this, store, cells)
             drawn.traces.append(trace)
             everything.append(values.ravel())
@@ -219,7 +241,7 @@ def _heat_map(
     source: Source, name: str, specs: Sequence[SignalSpec], store: ArrayStore, cells: int
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     """Thin a quantity of all layers to a number of columns that keeps the page small; each keeps its largest value."""
-    matrix = source.run.matrix(name)
+    matrix = _matrix_of(source.run[name]) if specs[0].shape else source.run.matrix(name)
     columns = _share(cells, len(matrix.layers), LEAST_COLUMNS, MOST_COLUMNS)
     indices, values = thin_columns(np.arange(len(matrix.steps)), np.asarray(matrix.values), columns)
     steps = matrix.steps[indices]
@@ -231,6 +253,16 @@ def _heat_map(
         "z": store.add(values.T),
     }
     return trace, values
+
+
+def _row_title(spec: SignalSpec) -> str:
+    return spec.name if spec.shape else quantity(spec)
+
+
+def _matrix_of(series: Series) -> LayerMatrix:
+    """Return a signal of vectors or matrices as one matrix, its indices in place of layers."""
+    labels = [", ".join(map(str, index)) for index in np.ndindex(*series.spec.shape)]
+    return LayerMatrix(labels, series.steps, series.values.reshape(len(series), -1))
 
 
 def _positions_of_steps(
@@ -245,18 +277,30 @@ def _positions_of_steps(
 
 
 # ------------------------------------------------------------------------------------------- events
-def draw_events(source: Source, store: ArrayStore) -> dict[str, Any]:
-    """Return the events of a run that are marked on its lines: where, how severe, and what they say."""
-    events = sorted(source.run.events(), key=lambda e: _rank(e.severity))[:EVENTS_DRAWN]
+def draw_events(source: Source, store: ArrayStore, diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return what is marked on the lines of a run, findings and events: where, how severe, and what it says."""
     guide = _longest(source.run)
-    if guide is None or not events:
+    marks = [] if guide is None else list(_marks(source.run, diagnosis, guide))
+    marks = sorted(marks, key=lambda mark: _rank(mark[1]))[:EVENTS_DRAWN]
+    if guide is None or not marks:
         return {"x": {}, "severity": [], "text": []}
-    steps = np.array([_step_of(event.step, event.time, guide) for event in events])
     return {
-        "x": _positions_of_steps(source, guide, steps, store),
-        "severity": [event.severity for event in events],
-        "text": [f"{event.kind}{_details(event.details)}" for event in events],
+        "x": _positions_of_steps(source, guide, np.array([step for step, _, _ in marks]), store),
+        "severity": [severity for _, severity, _ in marks],
+        "text": [text for _, _, text in marks],
     }
+
+
+def _marks(run: Run, diagnosis: Diagnosis, guide: Series) -> Iterator[tuple[float, str, str]]:
+    """Step, severity and words of every finding, then of every event."""
+    for finding in diagnosis.flat():
+        yield float(finding.first_step), finding.severity, f"{finding.kind}: {finding.title}"
+    for event in run.events():
+        yield (
+            _step_of(event.step, event.time, guide),
+            event.severity,
+            f"{event.kind}{_details(event.details)}",
+        )
 
 
 def _rank(severity: str) -> int:

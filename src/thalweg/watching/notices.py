@@ -50,8 +50,14 @@ def autocast_to_half() -> bool:
     return any(torch.get_autocast_dtype(kind) is torch.float16 for kind in kinds)
 
 
-def notices(track: "Track", world: int) -> list[tuple[str, dict[str, Any]]]:
-    """Events at the start of a record: the parameters, and what of them is not recorded; (kind, details)."""
+def notices(track: "Track", world: int, training: int) -> list[tuple[str, dict[str, Any]]]:
+    """Events at the start of a record: the parameters, and what of them is not recorded; (kind, details).
+
+    Args:
+        track: one optimizer and its model.
+        world: how many ranks record.
+        training: how many ranks train.
+    """
     table = track.table
     out: list[tuple[str, dict[str, Any]]] = [
         (
@@ -77,6 +83,13 @@ def notices(track: "Track", world: int) -> list[tuple[str, dict[str, Any]]]:
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
+    if training > 1:
+        text = (
+            f"{training} ranks train, and samples and throughput count the examples of one: what its own forwards were "
+            "given. Tokens are what watch.log was told."
+        )
+        signals = [track.writer.key + name for name in ("samples", "throughput/examples")]
+        out.append(("one rank", {"signals": signals, "ranks": training, "text": text}))
     sharded = sum(r.sharded for r in table.rows)
     if sharded and world == 1:
         text = (

@@ -21,7 +21,7 @@ from thalweg.record.naming import family, rank_path, segment_path, split_name
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Role, SignalSpec
 from thalweg.tensor.local import is_distributed
-from thalweg.tensor.ranks import agreed
+from thalweg.tensor.ranks import agreed, rank_and_world
 from thalweg.watching.clipping import Clipping
 from thalweg.watching.contracts import Instrument
 from thalweg.watching.endings import CloseAtExit, SilenceInChild
@@ -29,7 +29,14 @@ from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.journal import Entry, Journal
 from thalweg.watching.notices import NEVER_STEPPED, notices
 from thalweg.watching.planning import Asked, Target, memory_for, path_of, reserved_names
-from thalweg.watching.resuming import Continuation, continuation_of, load_state, present_step, state_of
+from thalweg.watching.resuming import (
+    Continuation,
+    continuation_of,
+    evaluations_kept,
+    load_state,
+    present_step,
+    state_of,
+)
 from thalweg.watching.surroundings import environment
 from thalweg.watching.track import Track
 from thalweg.watching.user_log import UserLog
@@ -146,11 +153,8 @@ class Watch:
         total = torch.nn.utils.clip_grad_norm_(
             self._parameters(index), max_norm, norm_type, error_if_nonfinite, foreach
         )
-        if not self._closed and norm_type == 2.0:
-            try:
-                self._record_clipping(self._tracks[index], total, float(max_norm))
-            except Exception as error:
-                self._journal.failed("clipping", error)
+        if norm_type == 2.0:
+            self.record_clipping(total, max_norm, index)
         return total
 
     def step(self) -> None:
@@ -262,6 +266,42 @@ class Watch:
         if not self._closed:
             self._journal.mirrors.append(made)
 
+    # -- for integrations ---------------------------------------------------------------------------------
+
+    def record_clipping(self, norm: Tensor | float, max_norm: float, index: int = 0) -> None:
+        """Record the norm that somebody else's clipping found, as `clip_grad_norm_` records its own.
+
+        Args:
+            norm: of the gradients before clipping; a tensor stays where it is, nothing waits for it.
+            max_norm: the limit.
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return
+        try:
+            total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
+            if is_distributed(total):
+                raise ThalwegError("the norm of sharded gradients would need a collective; not recorded")
+            self._begin()
+            track = self._tracks[index]
+            track.view.unclipped = kept = total.detach().clone()
+            payload = (self._clipping, ("norm",), (), {"max_norm": float(max_norm)})
+            self._journal.put(Entry("measured", track.writer, track.tries, payload, [kept]))
+        except Exception as error:
+            self._journal.failed("clipping", error)
+
+    def is_due(self, instrument: str, index: int = 0) -> bool:
+        """Whether an instrument looks at the step under way.
+
+        Args:
+            instrument: its card's name, such as "gradient-norm".
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return False
+        track = self._tracks[index]
+        return any(planned.name == instrument for planned in track.governor.plan(track.tries).due)
+
     # -- stopping and going on ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -300,6 +340,7 @@ class Watch:
         for track in self._tracks:
             track.hooks.remove()
             track.owner = None
+            track.finish()
         try:
             if not any(t.tries for t in self._tracks) and reason != "watched anew":
                 self._journal.event("no step seen", severity="warning", text=NEVER_STEPPED)
@@ -382,8 +423,9 @@ class Watch:
         # Handlers run last in, first out: registered after the recorder's, the watch closes before it does.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
+        training = rank_and_world()[1]
         for track in self._tracks:
-            for kind, details in notices(track, asked.world):
+            for kind, details in notices(track, asked.world, training):
                 recorder.event(kind, step=None, source="watch", **details)
         for spec in self._declared.values():
             recorder.declare_spec(spec)
@@ -402,6 +444,16 @@ class Watch:
             state = self._continuation.tracks.get(track.writer.key, {}) if self._continuation else {}
             first = self._continuation.first_step if self._continuation else 0
             track.begin(int(state.get("updates", first)), state.get("initial"))
+        if self._continuation is not None:
+            self._repeat_evaluations(self._continuation)
+
+    def _repeat_evaluations(self, last: Continuation) -> None:
+        try:
+            for spec, value, time in evaluations_kept(last):
+                self._journal.recorder.declare_spec(spec)
+                self._journal.recorder.log({spec.name: value}, last.first_step, time=time)
+        except Exception as error:
+            self._journal.failed("earlier evaluations", error)
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         last = Continuation.from_state(state, self.path)
@@ -420,18 +472,6 @@ class Watch:
         last = {k: v for track in self._tracks for k, v in track.writer.last.items()}
         periods = {p.name: p.period for p in main.governor.planned if p.on}
         return {"summary": last, "cost": main.cost.summary() | {"periods": periods}}
-
-    def _record_clipping(self, track: Track, total: Tensor, max_norm: float) -> None:
-        if is_distributed(total):
-            self._journal.failed(
-                "clipping",
-                ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
-            )
-            return
-        self._begin()
-        track.view.unclipped = norm = total.detach().clone()
-        payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
-        self._journal.put(Entry("measured", track.writer, track.tries, payload, [norm]))
 
     def _index(self, key: str | None) -> int:
         if key is None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from thalweg.tensor.hooks import Handle, Hooks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
-from thalweg.watching.contracts import HeldBatch, Instrument, Measured, When
+from thalweg.watching.contracts import HeldBatch, Instrument, Measured, NotSeenError, Quantity, When
 from thalweg.watching.cost import CostMeter
 from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
@@ -95,12 +95,14 @@ class Track(StepCounts):
         self._unseen, self._unseen_at, self._said = 0, 0, False
         self._asked = scaler is not None
         self._scaler_states: Any = None
+        self._loss_scale: Tensor | None = None
         self._skipped_examples = 0
         wrapped = model._modules.get("_orig_mod", model)
         ddp = isinstance(wrapped, nn.parallel.DistributedDataParallel)
         self._reducing = proxy(wrapped) if ddp else None
         self._grad_mark: tuple[int, int] | None = None
         self._failures: dict[str, int] = {}
+        self._reasons: set[str] = set()
         self.compiled = is_compiled(model)
         self._modules = ModuleList(model)
         self._held = held if self.compiled and can_look(model) else None
@@ -173,7 +175,7 @@ class Track(StepCounts):
         self.view.begin(self.tries)
         self._look_at_gradient()
         self._end_step((), start)
-        self._copy_ahead()
+        self._look_before_update()
 
     # -- forwards -----------------------------------------------------------------------------------------
 
@@ -182,6 +184,8 @@ class Track(StepCounts):
         if self._on_first is not None:
             self._first()
         self.stamp = self.tries
+        if self.journal.muted:  # the same batch, for another evaluation of a closure
+            return
         view, plan = self.view, self._next
         if self._scaler is not None:
             self._look_at_scaler()
@@ -206,9 +210,8 @@ class Track(StepCounts):
             self._skipped_examples += self.examples
             self.micro_batches = self.examples = 0
         scale = scaler._scale  # made at the first scaler.scale(loss)
-        self._put(
-            "scale", None, [torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()]
-        )
+        self._loss_scale = torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()
+        self._put("scale", None, [self._loss_scale])
 
     def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
         scope = RootForward(inner_model(module) if self.compiled else module, self._modules, self._deliver)
@@ -234,6 +237,8 @@ class Track(StepCounts):
         try:
             with torch.no_grad():
                 self._keep(planned, look())
+        except NotSeenError as reason:
+            self._say_not_seen(planned, str(reason))
         except Exception as error:
             self._failed(planned.name, error)
         took = _now() - start
@@ -292,8 +297,11 @@ class Track(StepCounts):
 
     def _look_at_gradient(self) -> None:
         plan = self._plan
-        if plan.gradient:
-            self._call(When.GRADIENT, plan.gradient)
+        due = plan.gradient
+        if due and self._optimizer is None:  # it is done: what reads parameters alone was asked before it
+            due = tuple(p for p in due if not _reads_parameters_alone(p))
+        if due:
+            self._call(When.GRADIENT, due)
         if plan.keep_gradient:  # now, since an optimizer may change gradients in place
             try:
                 with torch.no_grad():
@@ -301,13 +309,19 @@ class Track(StepCounts):
             except Exception as error:
                 self.journal.failed("gradient sample", error)
 
-    def _copy_ahead(self) -> None:
-        """Where no hook tells when an update begins, copy what the next one is measured from already now."""
-        self._copied = self._optimizer is None and bool(self._next.copies)
+    def _look_before_update(self) -> None:
+        """Where no hook tells when an update begins, look at the parameters and copy them already now."""
+        if self._optimizer is not None:
+            return
+        began = _now()
+        due = tuple(p for p in self._next.gradient if _reads_parameters_alone(p))
+        if due:
+            self.view.begin(self.tries)
+            self._call(When.GRADIENT, due)
+        self._copied = bool(self._next.copies)
         if self._copied:
-            began = _now()
             self._keep_parameters(self._next)
-            self.spent += _now() - began
+        self.spent += _now() - began
 
     def _keep_parameters(self, plan: StepPlan) -> None:
         began = _now()
@@ -382,6 +396,7 @@ class Track(StepCounts):
         needed = self._closures or self._found_inf is not None or self._on_first is not None
         self._special = (
             self._on_first is not None
+            or self._closures
             or self._scaler is not None
             or self._reducing is not None
             or bool(plan.forward or plan.micro_batch)
@@ -478,6 +493,8 @@ class Track(StepCounts):
         began = _now()
         try:
             self._keep(planned, planned.instrument.measure(self.view))
+        except NotSeenError as reason:
+            self._say_not_seen(planned, str(reason))
         except Exception as error:
             self._failed(planned.name, error)
         planned.spent += _now() - began
@@ -487,6 +504,14 @@ class Track(StepCounts):
             keys = tuple(measured.values)
             payload = (planned.instrument, keys, measured.layers, measured.facts)
             self._put("measured", payload, [measured.values[k] for k in keys])
+
+    def _say_not_seen(self, planned: Planned, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            signals = [self.writer.key + name for name in planned.instrument.card.signals]
+            self.journal.event(
+                "not recorded", step=self.writer.step_of(self.tries), signals=signals, text=reason
+            )
 
     def _failed(self, name: str, error: Exception) -> None:
         self._failures[name] = self._failures.get(name, 0) + 1
@@ -515,7 +540,15 @@ class Track(StepCounts):
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
-        self._copy_ahead()
+        self._look_before_update()
+
+    def finish(self) -> None:
+        """The record ends: whether a GradScaler skipped the last update is known only now."""
+        try:
+            if self._loss_scale is not None and self._scaler.get_scale() < self._loss_scale.item():
+                self._look_at_scaler()
+        except Exception as error:
+            self.journal.failed("loss scale", error)
 
     def initial_state(self) -> dict[str, Tensor]:
         """Name -> kept sample of the initial parameters."""
@@ -554,6 +587,12 @@ class Track(StepCounts):
             added = [n for n in self.table.names if n not in before]
             self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
         return self.view
+
+
+def _reads_parameters_alone(planned: Planned) -> bool:
+    quantities = planned.instrument.needs.quantities
+    reads = quantities & {Quantity.PARAM, Quantity.PARAM_SAMPLE}
+    return bool(reads) and not quantities & {Quantity.GRAD, Quantity.GRAD_SAMPLE}
 
 
 def optimizer_of(weak: Any) -> Any:

@@ -36,7 +36,7 @@ class UserLog:
     def declared(self, name: str, role: Role) -> str:
         """The name a signal with this role is recorded under."""
         full, evaluation = self._resolve(name)
-        self._names[name] = (full, role in _EVALUATION if role else evaluation)
+        self._names[name] = (full, is_evaluation(full, role) if role else evaluation)
         self._orders.clear()
         return full
 
@@ -110,9 +110,13 @@ class UserLog:
                 name.startswith(r) for r in self._reserved if r.endswith("/")
             )
             full = f"user/{name}" if taken else name
-            # a word such as eval, whatever was measured
-            known = self._names[name] = (full, guess_role(f"{full}/loss") in _EVALUATION)
+            known = self._names[name] = (full, is_evaluation(full))
         return known
+
+
+def is_evaluation(name: str, role: Role = "") -> bool:
+    """Whether a signal is of evaluation: by its role, else by a word such as eval in its name, whatever was measured."""
+    return (role or guess_role(f"{name}/loss")) in _EVALUATION
 
 
 def _joined(prefix: str, name: str) -> str:
