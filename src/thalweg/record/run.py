@@ -142,7 +142,7 @@ class Run:
         self._specs: dict[str, SignalSpec] = {}
         for source in dict.fromkeys(s for s, _ in self._parts):
             for name, spec in source.specs().items():
-                self._specs[name] = spec
+                self._specs[name] = spec.finished()
         self._present = [name for name in self._specs if any(s.wrote(name, p) for s, p in self._parts)]
 
     # What it is.
