@@ -3,8 +3,8 @@
 import csv
 import json
 import os
-import shutil
 import re
+import shutil
 import sqlite3
 import time
 from dataclasses import asdict

@@ -19,11 +19,11 @@ MEMORY = 20
 
 
 def _cosine(x: Array) -> Array:
-    return np.clip(x[..., 0] / np.sqrt(x[..., 1] * x[..., 2]), -1.0, 1.0)
+    return np.asarray((x[..., 0] / np.sqrt(x[..., 1] * x[..., 2])).clip(-1.0, 1.0))
 
 
 def _change(x: Array) -> Array:
-    return np.sqrt(np.maximum(x[..., 1] - 2 * x[..., 0] + x[..., 2], 0.0) / x[..., 2])
+    return np.asarray(np.sqrt(np.maximum(x[..., 1] - 2 * x[..., 0] + x[..., 2], 0.0) / x[..., 2]))
 
 
 def _smallest_root_ratio(x: Array) -> Array:
@@ -41,8 +41,7 @@ def _running_ratio(x: Array) -> Array:
 FORMULAS: Mapping[str, Callable[[Array], Array]] = {
     "sum": lambda x: x[..., 0],
     "root": lambda x: np.sqrt(x[..., 0]),
-    "inverse": lambda x: 1 / x[..., 0],
-    "inverse root": lambda x: 1 / np.sqrt(x[..., 0]),
+    "inverse power": lambda x: x[..., 0] ** (-x[..., 1] / x[..., 2]),
     "above one": lambda x: (x[..., 0] > 1).astype(np.float64),
     "ratio": lambda x: x[..., 0] / x[..., 1],
     "root ratio": lambda x: np.sqrt(x[..., 0] / x[..., 1]),
@@ -54,7 +53,7 @@ FORMULAS: Mapping[str, Callable[[Array], Array]] = {
 }
 """Name -> a value for each row of sums ``[..., k]``:
 
-- sum, root, inverse, inverse root: ``a``, its root, and one over these; above one: 1 where ``a > 1``, else 0;
+- sum, root: ``a`` and its root; above one: 1 where ``a > 1``, else 0; inverse power: ``a ** (-b / c)``;
 - ratio, root ratio: ``a / b`` and its root; smallest root ratio: the smallest root of ``a / b``, ``c / d``, ...;
 - cosine: ``a / sqrt(b c)``; change: ``sqrt((b - 2a + c) / c)``, of ``a = <x, y>``, ``b = <x, x>``, ``c = <y, y>``;
 - within: ``a`` where ``0 < b < c``, else NaN;

@@ -95,19 +95,25 @@ def _join_ranks(spec: SignalSpec, parts: Parts, timed: bool, warn: Warn) -> Piec
         return None
     world = max(part.world for _, part in parts)
     joined = form.reduce != "none" and world > 1
-    if joined and any((f.shape, f.reduce, f.formula) != (form.shape, form.reduce, form.formula) for f in forms):
+    if joined and any(
+        (f.shape, f.reduce, f.formula) != (form.shape, form.reduce, form.formula) for f in forms
+    ):
         warn(f"{spec.name}: the ranks stored it in different ways, so it is left out")
         return None
     counted = form.reduce == "count"
     missing = set(range(world)) - {part.rank for _, part in (parts if counted else ranks)}
     if joined and missing:
         which = ", ".join(map(str, sorted(missing)[:8]))
-        warn(f"{spec.name}: nothing from rank(s) {which} of {world}, so its {form.reduce} over ranks is left out")
+        warn(
+            f"{spec.name}: nothing from rank(s) {which} of {world}, so its {form.reduce} over ranks is left out"
+        )
         return None
     read = [_rows(spec, source, part, timed) for source, part in (ranks if joined else ranks[:1])]
     if not joined:
         return form, *read[0]
-    steps = _counted_steps(spec.clock, parts, read) if counted else fold(np.intersect1d, [at for at, _ in read])
+    steps = (
+        _counted_steps(spec.clock, parts, read) if counted else fold(np.intersect1d, [at for at, _ in read])
+    )
     columns = [_at(steps, pair, counted) for pair in read]
     if timed:
         return form, steps, np.max(columns, axis=0) if counted else columns[0]

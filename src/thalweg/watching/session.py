@@ -21,10 +21,10 @@ from thalweg.record.naming import family, rank_path, segment_path, split_name
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Role, SignalSpec
 from thalweg.tensor.hooks import find_targets
-from thalweg.tensor.local import is_distributed
+from thalweg.tensor.local import is_sharded
 from thalweg.tensor.ranks import agreed, rank_and_world
 from thalweg.tensor.unwrapping import inner_model
-from thalweg.watching.clipping import Clipping
+from thalweg.watching.clipping import Clipping, part_of_norm
 from thalweg.watching.contracts import HeldBatch, Instrument
 from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.journal import Entry, Journal
@@ -38,6 +38,7 @@ from thalweg.watching.planning import (
     targets_of,
 )
 from thalweg.watching.resuming import Continuation, continuation_of, present_step
+from thalweg.watching.sharing import readable
 from thalweg.watching.surroundings import environment
 from thalweg.watching.track import Track
 from thalweg.watching.user_log import UserLog
@@ -476,11 +477,10 @@ class Watch:
             memory=memory or memory_for(target.model),
             scaler=scaler,
             held=self._held,
-            shards=self._world > 1,
+            rank=self._rank,
+            world=self._world,
             on_first=self._begin,
         )
-        sharded = [r.name for r in track.table.rows if r.sharded]
-        track.writer.sharded = frozenset(sharded) if self._world > 1 else frozenset()
         track.owner = self
         self._journal.writers.append(track.writer)
         return track
@@ -563,14 +563,15 @@ class Watch:
         self._journal.warn(text)
 
     def _record_clipping(self, track: Track, total: Tensor, max_norm: float) -> None:
-        if is_distributed(total):
+        sharing = track.writer.signals.sharing
+        if is_sharded(total) and not sharing.sharded:
             self._journal.failed(
                 "clipping",
                 ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
             )
             return
         self._begin()
-        track.view.unclipped = norm = total.detach().clone()
+        track.view.unclipped = norm = part_of_norm(total, self._rank if sharing.sharded else 0).clone()
         payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
         self._journal.put(Entry("measured", track.writer, track.tries, payload, [norm]))
 
@@ -618,8 +619,14 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
-    sharded = sum(r.sharded for r in table.rows)
-    if sharded and world == 1:
+    sharded = sum(not readable(r, world) for r in table.rows)
+    if sharded and world > 1:
+        text = (
+            f"{sharded} parameters are sharded over some of the ranks only; nothing of them is recorded, since their "
+            "parts can't be joined."
+        )
+        out.append(("not recorded", {"parameters": sharded, "text": text}))
+    elif sharded:
         text = (
             f"{sharded} parameters are sharded over ranks; one rank's part is not the whole, so nothing of them is "
             'recorded. ranks="all" on every rank records the parts, which are joined when the run is read.'

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.tensor.hooks import Hooks
+from thalweg.tensor.ranks import data_ranks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
 from thalweg.watching.contracts import HeldBatch, Instrument, Measured, When
 from thalweg.watching.cost import CostMeter
-from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
+from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
 from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.held_look import can_look, look
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.sharing import readable, sharing_of
+from thalweg.watching.spikes import AFTER_SPIKE
 from thalweg.watching.step_view import TableView
 
 _FAILURES_ALLOWED = 3
@@ -49,7 +52,7 @@ class Track:
         memory: bytes that copies may take.
         scaler: the user's GradScaler.
         held: batch for a look at activations where the model is compiled.
-        shards: whether rows of which this rank has a part are looked at.
+        rank, world: this rank among those that write apart; of one that writes alone no part of a row is looked at.
     """
 
     def __init__(
@@ -65,7 +68,8 @@ class Track:
         memory: int,
         scaler: Any = None,
         held: HeldBatch | None = None,
-        shards: bool = False,
+        rank: int = 0,
+        world: int = 1,
         on_first: Callable[[], None],
     ) -> None:
         self.journal, self.writer = journal, writer
@@ -77,7 +81,7 @@ class Track:
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
-        self._scaler, self._memory, self._shards = scaler, memory, shards
+        self._scaler, self._memory, self._ranks = scaler, memory, (rank, world)
         self._on_first: Callable[[], None] | None = on_first
         self._unseen, self._said = 0, False
         self._training_mode = False
@@ -460,14 +464,12 @@ class Track:
     def _new_view(self, model: nn.Module, optimizer: Any) -> TableView:
         table = build_table(model, optimizer)
         self.table = table
-        visible = table.rows if self._shards else tuple(r for r in table.rows if not r.sharded)
-        view = TableView(
-            ParamTable(visible, table.frozen, table.outside, table.fingerprint),
-            optimizer_of(self._optimizer),
-            self._memory,
-        )
+        visible = tuple(r for r in table.rows if readable(r, self._ranks[1]))
+        seen = ParamTable(visible, table.frozen, table.outside, table.fingerprint)
+        view = TableView(seen, optimizer_of(self._optimizer), self._memory)
         view.scaler = self._scaler
-        view.ranks = 1 if self._reducing is None else self._reducing.process_group.size()
+        view.ranks = data_ranks(model)
+        self.writer.signals.sharing = sharing_of(seen, *self._ranks, view.ranks)
         view.scale_invariant = scale_invariant_weights(inner_model(model))
         return view
 

@@ -8,7 +8,7 @@ r"""Gradient noise scale: the batch size at which noise and signal in the gradie
 The unbiased two-batch estimator of McCandlish et al., "An Empirical Model of Large-Batch Training" (2018, appendix
 A). The small batch is the first micro-batch of an accumulated update, the big one all of them; both estimates are
 averaged first and divided afterwards, since the mean of ratios is biased. The averages are over the last
-`MEMORY` measurements, with exponential weights.
+20 measurements, with exponential weights.
 
 It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
 unit is examples where the forward's first argument has a batch dimension, else micro-batches. Clipping changes the
@@ -20,10 +20,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.record.formulas import Averages, evaluate, running_ratio
+from thalweg.tensor.local import is_distributed
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, OfSums, Quantity, StepView, When
 
 CARD = Card(
     name="noise-scale",
@@ -41,14 +44,11 @@ CARD = Card(
     signals=("noise/scale", "noise/trace", "noise/gradient_squared"),
 )
 
-MEMORY = 20
-"""Measurements that the averages remember: a single one is often negative."""
-
 LARGEST_RATIO = 1e4
 """Above this many times what pure noise would give, the small batch was measured under a loss scale, and is left out."""
 
 
-class NoiseScale:
+class NoiseScale(OfSums):
     """Noise scale from the first micro-batch and the whole accumulated batch."""
 
     card = CARD
@@ -59,15 +59,16 @@ class NoiseScale:
             name="noise/scale",
             role="noise scale",
             unit="examples",
+            formula="running ratio",
             estimator="two batches, ratio of averages",
         ),
-        Emits(name="noise/trace", estimator="two batches, unbiased, one step"),
-        Emits(name="noise/gradient_squared", estimator="two batches, unbiased, one step"),
+        Emits(name="noise/trace", formula="within", estimator="two batches, unbiased, one step"),
+        Emits(name="noise/gradient_squared", formula="within", estimator="two batches, unbiased, one step"),
     )
 
     def __init__(self) -> None:
-        self._small: tuple[int, Tensor, int, int] | None = None
-        self._averages: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        self._small: tuple[int, tuple[str, ...], Tensor, int, int] | None = None
+        self._averages: Averages = (0.0, 0.0, 0.0)
 
     def measure(self, view: StepView) -> Measured | None:
         """Sum of squares after the first backward pass, then of the whole accumulated gradient."""
@@ -75,7 +76,8 @@ class NoiseScale:
             if view.micro_batches == 1 and view.layers(Quantity.GRAD):
                 self._small = (
                     view.step,
-                    view.sumsq(Quantity.GRAD).sum(),
+                    view.layers(Quantity.GRAD),
+                    view.sumsq(Quantity.GRAD),
                     view.examples,
                     _writes(view),
                 )
@@ -83,46 +85,53 @@ class NoiseScale:
         small, self._small = self._small, None
         if small is None or small[0] != view.step or view.micro_batches < 2:
             return None
-        examples = small[2] or 1
+        names, first, examples = small[1], small[2], small[3] or 1
         uneven = view.examples and view.examples != examples * view.micro_batches
         later = view.micro_batches - 1
-        copied = 0 if view.ranks == 1 else 1 if view.unreduced else later  # DDP copies what it has reduced
-        clipped = _writes(view) - small[3] > later + copied
-        if uneven or (clipped and view.unclipped is None):
+        clipped = _writes(view) - small[4] > later + _copies(view, later)
+        layers, unclipped = view.layers(Quantity.GRAD), view.unclipped
+        if uneven or (clipped and unclipped is None) or not set(names) <= set(layers):
             return None
-        unclipped = view.unclipped
-        big = view.sumsq(Quantity.GRAD).sum() if unclipped is None else unclipped.to(small[1]).square()
-        sums = {"small": small[1], "big": big}
+        if names != layers:
+            known = dict(zip(names, first.unbind(), strict=True))
+            first = torch.stack([known.get(name, first.new_zeros(())) for name in layers])
+        big = view.sumsq(Quantity.GRAD) if unclipped is None else unclipped.to(first).square()
+        sums = {"small": first, "big": big}
         alone = 1 if view.unreduced else view.ranks
         facts = {"batches": view.micro_batches, "examples": examples * alone, "more": view.ranks / alone}
-        return Measured(sums, (), {name: float(value) for name, value in facts.items()})
+        return Measured(sums, layers, {name: float(value) for name, value in facts.items()})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """The unbiased estimates of each step, and the ratio of their running averages.
+        """The unbiased estimates of each step, and what tells whether the small batch can be used.
 
         Gradients are taken as means over their batches: the accumulated one is divided by the number of
         micro-batches, the small one taken as it is, whatever constant the loss was divided by; that constant
         squared is in the trace and the squared gradient, and cancels in the noise scale. Under DDP the accumulated
-        gradient is over the examples of all ranks; the small one too, unless its backward pass was in ``no_sync``.
+        gradient is over the examples of all ranks; the small one too, unless its backward pass was in ``no_sync``, and
+        always where gradients are sharded.
         """
         k, b = facts["batches"], facts["examples"]
-        small, big = raw["small"], raw["big"] / k**2
-        small = np.where((small > 0) & (small < LARGEST_RATIO * k * big), small, np.nan)
+        small, big = _whole(raw["small"]), _whole(raw["big"]) / k**2
         ratio = k * facts.get("more", 1.0)
         squared = (ratio * big - small) / (ratio - 1)
         trace = (small - big) / (1 / b - 1 / (ratio * b))
-        scale = np.array([self._average(s, g) for s, g in zip(trace, squared, strict=True)])
-        return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
+        usable = (small, LARGEST_RATIO * k * big)
+        return {
+            "noise/trace": np.stack([trace, *usable], -1),
+            "noise/gradient_squared": np.stack([squared, *usable], -1),
+            "noise/scale": np.stack([trace, squared, *usable], -1),
+        }
 
-    def _average(self, trace: float, squared: float) -> float:
-        weight, s, g = self._averages
-        if np.isfinite(trace) and np.isfinite(squared):
-            keep = 1 - 1 / MEMORY
-            weight, s, g = keep * weight + 1, keep * s + trace, keep * g + squared
-            self._averages = (weight, s, g)
-        return s / g if g > 0 else float("inf") if weight else float("nan")
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """The estimates, and the ratio of their averages, which go on from those before."""
+        sums = self.sums(raw, facts, layers)
+        trace, squared = (evaluate("within", sums[n]) for n in ("noise/trace", "noise/gradient_squared"))
+        scale, self._averages = running_ratio(trace, squared, self._averages)
+        return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
 
     def state_dict(self) -> dict[str, Any]:
         """The running averages."""
@@ -136,4 +145,17 @@ class NoiseScale:
 
 def _writes(view: StepView) -> int:
     """How often the first gradient was written in place: once a backward pass, and once when it was clipped."""
-    return view.tensors(Quantity.GRAD)[0]._version
+    gradient = view.tensors(Quantity.GRAD)[0]
+    return int(getattr(gradient, "_local_tensor", gradient)._version)
+
+
+def _copies(view: StepView, later: int) -> int:
+    """How often more it is written where DDP copies what it has reduced; sharded gradients are not copied."""
+    if view.ranks == 1 or is_distributed(view.tensors(Quantity.GRAD)[0]):
+        return 0
+    return 1 if view.unreduced else later
+
+
+def _whole(sums: Array) -> Array:
+    """Totals [steps] of sums [steps, layers], or of what is total already."""
+    return sums.sum(1) if sums.ndim == 2 else sums
