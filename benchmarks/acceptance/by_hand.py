@@ -76,15 +76,15 @@ class ByHand(Observer):
             self._logits(logits)
             self._seen = None
         if micro == 0 and self.setup.cell.technique == "accumulation":
-            self._first_micro = self._gradients()
+            self._first_micro = self._gradients(scaled=True)
 
     def clipped(self, total: Tensor) -> None:
         norm = float(getattr(total, "full_tensor", lambda: total)().double())
         self._put("grad/norm_raw", norm)
-        self._put("grad/clipped", float(norm > CLIP))
+        self._put("grad/clipped", float(norm > CLIP[self.setup.cell.technique]))
 
     def gradient(self) -> None:
-        self._grads = self._gradients()
+        self._grads = self._gradients(scaled=not self.setup.clips)
         self._before = self._parameters()
 
     def updated(self) -> None:
@@ -231,12 +231,10 @@ class ByHand(Observer):
     def _parameters(self) -> dict[str, np.ndarray[Any, Any]]:
         return {n: _whole(p) for n, p in self.setup.network.named_parameters()}
 
-    def _gradients(self) -> dict[str, np.ndarray[Any, Any]]:
+    def _gradients(self, *, scaled: bool) -> dict[str, np.ndarray[Any, Any]]:
         """The gradients without the loss scale, where that is still in them."""
-        scale = 1.0
         scaler = self.setup.scaler
-        if scaler is not None and self.setup.cell.technique != "clipping":
-            scale = scaler.get_scale()
+        scale = scaler.get_scale() if scaler is not None and scaled else 1.0
         return {n: _whole(p.grad) / scale for n, p in self.setup.network.named_parameters()}
 
     def _see(self, name: str, x: Tensor) -> None:

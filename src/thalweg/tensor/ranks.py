@@ -38,7 +38,9 @@ def data_ranks(model: nn.Module) -> int:
     for module in model.modules():
         state: Any = getattr(module, "_get_fsdp_state", lambda: None)()
         if state is not None:
-            one = [] if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]  # before torch 2.10
+            one = (
+                [] if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
+            )  # before torch 2.10
             for group in filter(None, getattr(state, "_fsdp_param_groups", one)):
                 return int(group.mesh_info.mesh.size())
     return 1

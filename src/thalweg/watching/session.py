@@ -619,6 +619,12 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
+    if track.writer.signals.sharing.sharded and "noise-scale" in [p.name for p in track.governor.planned]:
+        text = (
+            "Whether something clipped sharded gradients can't be seen: the noise scale is recorded only of updates "
+            "with watch.clip_grad_norm_(max_norm), which may be infinite."
+        )
+        out.append(("not recorded", {"instruments": ["noise-scale"], "text": text}))
     sharded = sum(not readable(r, world) for r in table.rows)
     if sharded and world > 1:
         text = (

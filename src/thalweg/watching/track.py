@@ -239,7 +239,8 @@ class Track:
     def _mark_of_gradients(self) -> tuple[int, int] | None:
         for row in self.view.table.rows:
             if row.parameter.grad is not None:
-                return id(row.parameter.grad), row.parameter.grad._version
+                written = getattr(row.parameter.grad, "_local_tensor", row.parameter.grad)  # a DTensor's has no count
+                return id(written), written._version
         return None
 
     # -- the step -----------------------------------------------------------------------------------------

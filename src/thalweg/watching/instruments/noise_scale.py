@@ -13,7 +13,8 @@ averaged first and divided afterwards, since the mean of ratios is biased. The a
 It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
 unit is examples where the forward's first argument has a batch dimension, else micro-batches. Clipping changes the
 big batch and not the small one: with ``watch.clip_grad_norm_`` the norm before it is used, and an update whose
-gradients were changed in place by something else is left out. Under a GradScaler give it to the watch.
+gradients were changed in place by something else is left out. Whether something changed sharded gradients can't be
+seen, so that they need ``watch.clip_grad_norm_``, if with an infinite limit. Under a GradScaler give it to the watch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +40,7 @@ CARD = Card(
         "G": "the true gradient",
         "B_simple": "noise scale, in examples",
     },
-    needs="gradient accumulation, two or more backward passes of equal size; clipping by watch.clip_grad_norm_; scaler=",
+    needs="gradient accumulation, two or more backward passes of equal size; clipping (or shards) by watch.clip_grad_norm_; scaler=",
     cost="one further pass over the gradients",
     signals=("noise/scale", "noise/trace", "noise/gradient_squared"),
 )
@@ -88,8 +89,10 @@ class NoiseScale(OfSums):
         names, first, examples = small[1], small[2], small[3] or 1
         uneven = view.examples and view.examples != examples * view.micro_batches
         later = view.micro_batches - 1
-        clipped = _writes(view) - small[4] > later + _copies(view, later)
+        copied = 0 if view.ranks == 1 else 1 if view.unreduced else later  # DDP copies what it has reduced
         layers, unclipped = view.layers(Quantity.GRAD), view.unclipped
+        unseen = any(map(is_distributed, view.tensors(Quantity.GRAD)))  # what clips these leaves no trace
+        clipped = unseen or _writes(view) - small[4] > later + copied
         if uneven or (clipped and unclipped is None) or not set(names) <= set(layers):
             return None
         if names != layers:
@@ -145,15 +148,7 @@ class NoiseScale(OfSums):
 
 def _writes(view: StepView) -> int:
     """How often the first gradient was written in place: once a backward pass, and once when it was clipped."""
-    gradient = view.tensors(Quantity.GRAD)[0]
-    return int(getattr(gradient, "_local_tensor", gradient)._version)
-
-
-def _copies(view: StepView, later: int) -> int:
-    """How often more it is written where DDP copies what it has reduced; sharded gradients are not copied."""
-    if view.ranks == 1 or is_distributed(view.tensors(Quantity.GRAD)[0]):
-        return 0
-    return 1 if view.unreduced else later
+    return view.tensors(Quantity.GRAD)[0]._version
 
 
 def _whole(sums: Array) -> Array:
