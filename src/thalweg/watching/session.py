@@ -6,6 +6,7 @@ import sys
 import uuid
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -479,6 +480,7 @@ class Watch:
             held=self._held,
             rank=self._rank,
             world=self._world,
+            agree=partial(_agreed_among_ranks, f"{self._run_id} {target.key}") if self._world > 1 else None,
             on_first=self._begin,
         )
         track.owner = self
@@ -590,6 +592,10 @@ class Watch:
             return [p for group in held.param_groups for p in group["params"]]
         alive = model()
         return list(alive.parameters()) if alive is not None else []
+
+
+def _agreed_among_ranks(whose: str, question: str, mine: str) -> str:
+    return agreed(f"{whose}{question}", mine)
 
 
 def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:

@@ -53,6 +53,7 @@ class Track:
         scaler: the user's GradScaler.
         held: batch for a look at activations where the model is compiled.
         rank, world: this rank among those that write apart; of one that writes alone no part of a row is looked at.
+        agree: see `Governor`.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Track:
         held: HeldBatch | None = None,
         rank: int = 0,
         world: int = 1,
+        agree: Callable[[str, str], str] | None = None,
         on_first: Callable[[], None],
     ) -> None:
         self.journal, self.writer = journal, writer
@@ -102,7 +104,7 @@ class Track:
         self._held = held if self.compiled and can_look(model) else None
         looks = [i for i in instruments if not (i.needs.forward and self.compiled and self._held is None)]
         self.left_out = [i.card.name for i in instruments if i not in looks]
-        self.governor = Governor(looks, budget, cadence)
+        self.governor = Governor(looks, budget, cadence, agree)
         self._plan = self._next = self.governor.plan(0)
         self._accounts: list[tuple[float, float, float]] = []
         self.view = self._new_view(model, optimizer)
@@ -239,7 +241,9 @@ class Track:
     def _mark_of_gradients(self) -> tuple[int, int] | None:
         for row in self.view.table.rows:
             if row.parameter.grad is not None:
-                written = getattr(row.parameter.grad, "_local_tensor", row.parameter.grad)  # a DTensor's has no count
+                written = getattr(
+                    row.parameter.grad, "_local_tensor", row.parameter.grad
+                )  # a DTensor's has no count
                 return id(written), written._version
         return None
 
