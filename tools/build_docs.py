@@ -16,14 +16,19 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thalweg.core import glossary, paper, papers
 from thalweg.core.cards import Card
 from thalweg.core.method_index import IndexRow, load
+from thalweg.diagnosis import Rule, explain, kinds
+from thalweg.diagnosis.pictures import picture_of
+from thalweg.record.sketching import Strip, sketch
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "generated"
 NOTE = "<!-- Made by tools/build_docs.py; edit the code it is made from. -->\n\n"
-KINDS = {"instrument": "Instruments"}
+KINDS = {"instrument": "Instruments", "importer": "Importers", "rule": "Rules"}
 FAULT_TESTS = ("test_*fault*.py", "test_*fuzz*.py", "test_watch_call.py", "test_watch_loops.py")
 
 
@@ -57,6 +62,8 @@ def wanted() -> dict[Path, str]:
         "parts/schema.sql": schema(),
     }
     made |= {f"parts/help-{name}.md": text for name, text in command_helps()}
+    made |= {"parts/kinds.md": kinds_table(), "parts/importers.md": importers_table(load())}
+    made |= {f"findings/{kind}.md": finding_page(explain(kind)) for kind in kinds()}
     return {OUT / name: text for name, text in made.items()}
 
 
@@ -135,6 +142,59 @@ def definitions_page() -> str:
             source = f"\n\nSource: {_citation(term.paper)}." if term.paper is not None else ""
             parts.append(f"**{term.name}**: {term.meaning}\n\n```text\n{term.formula}\n```{source}\n")
     return "\n".join(parts)
+
+
+# -- findings -------------------------------------------------------------------------------------------------
+
+
+def kinds_table() -> str:
+    """Every kind of finding with its summary, linked to its page."""
+    cells = [(f"[{kind}](generated/findings/{kind}.md)", explain(kind).card.summary) for kind in kinds()]
+    return _table(("kind", "what it is"), cells)
+
+
+def importers_table(rows: Iterable[IndexRow]) -> str:
+    """Every importer: what it reads, and what tells it."""
+    cells = [(f"`{r.card.name}`", r.card.summary, r.card.needs) for r in rows if r.card.kind == "importer"]
+    return _table(("format", "what is read", "needs"), cells)
+
+
+def finding_page(rule: Rule) -> str:
+    """The page of one kind of finding, from the rule's card and explanation, with its pictures."""
+    card, page = rule.card, rule.page
+    parts = [f"{NOTE}# {card.name}\n\n{card.summary}\n\n{page.what}\n", *_pictures(card.name)]
+    parts.append("## What brings it about\n\n" + "".join(f"- {_inline(cause)}\n" for cause in page.causes))
+    apart = "".join(f"- **{name}**: {_inline(how)}\n" for name, how in page.apart.items())
+    parts.append(f"## Its look-alikes\n\n{apart}")
+    parts.append("## What to do\n\n" + "".join(f"1. {_inline(step)}\n" for step in page.remedy))
+    parts.append("## How it is found\n")
+    if card.formula:
+        parts.append(f"```text\n{card.formula}\n```\n")
+    needs = card.needs or "; ".join(query.role or query.name for query in rule.requires)
+    facts = [
+        ("Needs", needs),
+        ("Thresholds", page.tried),
+        ("Explains", ", ".join(f"[{kind}]({kind}.md)" for kind in page.explains)),
+        ("Papers", "; ".join(_citation(number) for number in card.papers)),
+        ("File", f"`{rule.check.__module__}`"),
+    ]
+    parts.append("".join(f"- **{name}**: {text}\n" for name, text in facts if text))
+    return "\n".join(parts)
+
+
+def _pictures(kind: str) -> Iterator[str]:
+    """The trouble and health as drawn strips of two real small runs."""
+    picture = picture_of(kind)
+    if picture is None:
+        return
+    for side, words in (("sick", "The trouble"), ("healthy", "Health")):
+        signals = picture[side]["signals"].items()
+        strips = [
+            Strip(name, np.array(steps), np.array([np.nan if v is None else v for v in values], np.float64))
+            for name, (steps, values) in signals
+        ]
+        drawing = sketch(strips, marks=picture[side].get("marks"), title=f"{words}: {kind}")
+        yield f"## {words}\n\n<figure>{drawing}<figcaption>{_inline(picture[side]['run'])}</figcaption></figure>\n"
 
 
 # -- tables that other pages include --------------------------------------------------------------------------

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from thalweg.core import Card as Card
     from thalweg.core import methods as methods
     from thalweg.core import papers as papers
+    from thalweg.diagnosis import diagnose as diagnose
+    from thalweg.diagnosis import explain as explain
     from thalweg.record import Recorder as Recorder
     from thalweg.record import Run as Run
     from thalweg.record import open_run as open_run
@@ -29,6 +31,8 @@ else:
             "Recorder": "thalweg.record",
             "Run": "thalweg.record",
             "data": "",
+            "diagnose": "thalweg.diagnosis",
+            "explain": "thalweg.diagnosis",
             "methods": "thalweg.core",
             "open_run": "thalweg.record",
             "open_runs": "thalweg.record",

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from thalweg.cli.output import near
 from thalweg.core.errors import RunFileError, UsageError
+from thalweg.record.naming import SUFFIX
+from thalweg.record.opening import is_foreign
 
 RUNS = Path("runs")  # where runs are written unless the user says otherwise
 _LISTED = 12
@@ -21,9 +23,11 @@ def find_run(text: str) -> Path:
         UsageError: several runs would fit; the message lists them.
     """
     path = Path(text)
+    if path.exists() and is_foreign(path.absolute()) and not _holds_run_files(path):
+        return path
     if path.is_dir():
         return _only_one(path)
-    if path.exists():
+    if path.exists() or is_foreign(path.absolute()):
         return path
     if len(path.parts) > 1:
         raise RunFileError(f"{text} does not exist; {_what_is_in(path.parent)}")
@@ -32,6 +36,10 @@ def find_run(text: str) -> Path:
             f"{text} is no file, and there is no folder runs/ here to look it up in: give a path"
         )
     return _by_name(text)
+
+
+def _holds_run_files(path: Path) -> bool:
+    return path.is_dir() and next(path.rglob(f"*{SUFFIX}"), None) is not None
 
 
 def _by_name(text: str) -> Path:

@@ -1,6 +1,7 @@
 """Where the command line starts: it puts the commands together and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 an error that Thalweg or the file system explains, 2 wrong usage, 130 interrupted.
+Exit codes: 0 done, 1 an error that Thalweg or the file system explains, 2 wrong usage, 3 findings (with --exit-code),
+130 interrupted.
 """
 
 import os
@@ -45,7 +46,10 @@ def command_line() -> "Typer":
     from thalweg.cli.compact_command import compact_runs
     from thalweg.cli.data_command import fetch_data, list_data
     from thalweg.cli.demo_command import run_demonstration
+    from thalweg.cli.diagnose_command import diagnose_run
+    from thalweg.cli.explain_command import explain_kind
     from thalweg.cli.export_command import export_run
+    from thalweg.cli.import_command import import_log
     from thalweg.cli.ls_command import list_runs
     from thalweg.cli.methods_command import list_methods
     from thalweg.cli.papers_command import list_papers
@@ -63,7 +67,10 @@ def command_line() -> "Typer":
         "demo": (run_demonstration, "thalweg demo --quick 10"),
         "ls": (list_runs, "thalweg ls runs/"),
         "show": (show_run, "thalweg show first loss 'grad/norm*'"),
+        "diagnose": (diagnose_run, "thalweg diagnose tb_logs/ --map loss=train/my_loss"),
+        "explain": (explain_kind, "thalweg explain loss-spike"),
         "report": (write_report, "thalweg report first second -o runs/report.html --open"),
+        "import": (import_log, "thalweg import tb_logs/ -o runs/ --map loss=train/my_loss"),
         "export": (export_run, "thalweg export first --csv first.csv --signal 'grad/*'"),
         "compact": (compact_runs, "thalweg compact runs/first.tw"),
         "methods": (list_methods, "thalweg methods --kind instrument"),

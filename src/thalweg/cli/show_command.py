@@ -23,14 +23,17 @@ def show_run(
         bool, Option("--values", help="Print all values, not only the first and last.")
     ] = False,
     follow: Annotated[bool, Option("--follow", help="Repeat while the run grows; Ctrl-C ends it.")] = False,
+    map: Annotated[
+        list[str] | None,
+        Option("--map", help="In another tool's log: what a name means, as in loss=train/my_loss."),
+    ] = None,
     json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
 ) -> None:
     """Show a run: settings, segments, cost, events, signals. With SIGNAL: its plot, and its values as a table."""
     from thalweg.cli import output
-    from thalweg.cli.choosing import find_run
-    from thalweg.record import open_run
+    from thalweg.cli.foreign import open_any
 
-    opened = open_run(find_run(run))
+    opened = open_any(run, map or ())
     patterns = signals or []
 
     def records() -> list[dict[str, Any]]:

@@ -67,6 +67,11 @@ def methods(kind: str | None = None) -> list[Card]:
     return [card for card in cards if kind in (None, card.kind)]
 
 
+def of_kind(kind: str) -> list[IndexRow]:
+    """Return the rows of one kind, third parties' included: who uses the methods imports their modules by name."""
+    return [row for row in _sorted(_with_plugins()) if row.card.kind == kind]
+
+
 def load() -> list[IndexRow]:
     """Return the rows of the index that is shipped with Thalweg, third parties' left out."""
     return list(_shipped())

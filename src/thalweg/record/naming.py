@@ -10,6 +10,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+SELECTOR = "::"  # between the path of a log and the name of one of its runs
 SUFFIX = ".tw"
 _STEM = re.compile(r"^(?P<base>.+?)(?:~(?P<segment>[1-9]\d{0,5}))?(?:~r(?P<rank>\d{1,7}))?$", re.DOTALL)
 

@@ -9,7 +9,7 @@ from typing import Any
 from thalweg.core.errors import RunFileError
 from thalweg.record.frames import MAGIC
 from thalweg.record.logreader import LogSource
-from thalweg.record.naming import SUFFIX, family
+from thalweg.record.naming import SELECTOR, SUFFIX, family, split_name
 from thalweg.record.overview import Overview
 from thalweg.record.run import Run
 from thalweg.record.sources import Segment, Source
@@ -20,20 +20,60 @@ from thalweg.record.sqlitereader import SqliteSource
 def open_run(
     path: str | os.PathLike[str], *, segment: int | None = None, map: Mapping[str, str] | None = None
 ) -> Run:
-    """Open a run, finished, killed or still being written, with all its segments and ranks.
+    """Open a run, finished, killed or still being written, with all its segments and ranks; or another tool's log.
 
     Args:
-        path: any of the run's files; ".tw" may be left out.
+        path: any of the run's files (".tw" may be left out), a folder with the files of one run, or a log of any known format: a TensorBoard folder, a
+            ``trainer_state.json``, a CSV, ... (`thalweg methods --kind importer`); ``PATH::NAME`` for one of several.
         segment: read this segment alone and whole (from 0), also where a later one replaced it.
-        map: further names for signals: ``{"loss": "train/my_loss"}``.
+        map: what the names in it mean: ``{"loss": "train/my_loss"}``.
 
     Raises:
         RunFileError: no such file, or it isn't a run that can be read; the message says what it looks like.
     """
     full = Path(path).absolute()
-    if not full.exists() and full.suffix != SUFFIX:
+    if not full.exists() and full.suffix != SUFFIX and full.with_name(full.name + SUFFIX).exists():
         full = full.with_name(full.name + SUFFIX)
+    if full.is_dir():
+        full = _only_run_in(full) or full
+    if is_foreign(full):
+        return _imported(path, segment, map)
     return Run(full, open_sources, segment=segment, names=map)
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether a path is something for the importers: a folder, one of several runs, or a file that is no run file."""
+    if not path.exists():
+        return SELECTOR in path.name
+    return path.is_dir() or (path.suffix != SUFFIX and not read_head(path, 16).startswith(MAGIC))
+
+
+def _only_run_in(folder: Path) -> Path | None:
+    """The one run whose files a folder holds; None where there is none, so that it may be another tool's log.
+
+    Raises:
+        RunFileError: it holds several.
+    """
+    files = sorted(file for file in folder.glob(f"*{SUFFIX}") if file.is_file())
+    names = sorted({split_name(file).base for file in files})
+    if len(names) > 1:
+        listed = ", ".join(f"{name}{SUFFIX}" for name in names[:12])
+        raise RunFileError(
+            f"{folder} is a folder with {len(names)} runs: name one of {listed}, or open them all with open_runs"
+        )
+    return files[0] if files else None
+
+
+def _imported(path: str | os.PathLike[str], segment: int | None, map: Mapping[str, str] | None) -> Run:
+    from thalweg.record.importing import import_runs
+
+    runs = import_runs(path, segment=segment, map=map)
+    if len(runs) > 1:
+        listed = ", ".join(run.name for run in runs[:12])
+        raise RunFileError(
+            f"{path} holds {len(runs)} runs, and one is meant: {path}{SELECTOR}NAME with one of {listed}"
+        )
+    return runs[0]
 
 
 def open_file(path: Path) -> Source:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from thalweg.diagnosis import Diagnosis
 from thalweg.record import Run, Series
 from thalweg.record.plotting import DASHES, LIGHT, downsample, thin_columns, wants_log
 from thalweg.record.signals import SignalSpec
@@ -245,18 +246,30 @@ def _positions_of_steps(
 
 
 # ------------------------------------------------------------------------------------------- events
-def draw_events(source: Source, store: ArrayStore) -> dict[str, Any]:
-    """Return the events of a run that are marked on its lines: where, how severe, and what they say."""
-    events = sorted(source.run.events(), key=lambda e: _rank(e.severity))[:EVENTS_DRAWN]
+def draw_events(source: Source, store: ArrayStore, diagnosis: Diagnosis) -> dict[str, Any]:
+    """Return what is marked on the lines of a run, findings and events: where, how severe, and what it says."""
     guide = _longest(source.run)
-    if guide is None or not events:
+    marks = [] if guide is None else list(_marks(source.run, diagnosis, guide))
+    marks = sorted(marks, key=lambda mark: _rank(mark[1]))[:EVENTS_DRAWN]
+    if guide is None or not marks:
         return {"x": {}, "severity": [], "text": []}
-    steps = np.array([_step_of(event.step, event.time, guide) for event in events])
     return {
-        "x": _positions_of_steps(source, guide, steps, store),
-        "severity": [event.severity for event in events],
-        "text": [f"{event.kind}{_details(event.details)}" for event in events],
+        "x": _positions_of_steps(source, guide, np.array([step for step, _, _ in marks]), store),
+        "severity": [severity for _, severity, _ in marks],
+        "text": [text for _, _, text in marks],
     }
+
+
+def _marks(run: Run, diagnosis: Diagnosis, guide: Series) -> Iterator[tuple[float, str, str]]:
+    """Step, severity and words of every finding, then of every event."""
+    for finding in diagnosis.flat():
+        yield float(finding.first_step), finding.severity, f"{finding.kind}: {finding.title}"
+    for event in run.events():
+        yield (
+            _step_of(event.step, event.time, guide),
+            event.severity,
+            f"{event.kind}{_details(event.details)}",
+        )
 
 
 def _rank(severity: str) -> int:

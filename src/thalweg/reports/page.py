@@ -13,17 +13,24 @@ from itertools import groupby
 from pathlib import Path
 
 from thalweg.core.errors import UsageError
+from thalweg.diagnosis import Diagnosis, diagnose
 from thalweg.record import Run
 from thalweg.record.plotting import DARK, DASHES, LIGHT
 from thalweg.reports.arrays import ArrayStore, pack
 from thalweg.reports.figures import NUMBERS, Drawn, Source, as_sources, draw, draw_events
+from thalweg.reports.findings_section import findings_section
 from thalweg.reports.markup import Markup, element, join, script_json
 from thalweg.reports.summary import differences, event_table, numbers_table, run_card
 
 Reportable = Run | str | os.PathLike[str]
 
 
-def report(runs: Reportable | Sequence[Reportable], out: str | os.PathLike[str]) -> Path:
+def report(
+    runs: Reportable | Sequence[Reportable],
+    out: str | os.PathLike[str],
+    *,
+    diagnoses: Sequence[Diagnosis] | None = None,
+) -> Path:
     """Write one HTML page about a run, or about several overlaid, and return its path.
 
     The file needs no network and no other file. Curves are thinned so that no spike is lost, heat maps so that each
@@ -33,6 +40,7 @@ def report(runs: Reportable | Sequence[Reportable], out: str | os.PathLike[str])
     Args:
         runs: a run, the path of one, or several of either.
         out: where to write; its folder is made if it is missing.
+        diagnoses: what was found in each run, in their order; by default every run is diagnosed.
 
     Raises:
         UsageError: no run was given.
@@ -41,7 +49,8 @@ def report(runs: Reportable | Sequence[Reportable], out: str | os.PathLike[str])
     several = [runs] if isinstance(runs, Run | str | os.PathLike) else list(runs)
     if not several:
         raise UsageError("a report needs at least one run, and none was given")
-    text = _page([run if isinstance(run, Run) else _open(run) for run in several])
+    opened = [run if isinstance(run, Run) else _open(run) for run in several]
+    text = _page(opened, [diagnose(run) for run in opened] if diagnoses is None else diagnoses)
     path = Path(out)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -56,7 +65,7 @@ def _open(path: str | os.PathLike[str]) -> Run:
     return open_run(path)
 
 
-def _page(runs: Sequence[Run]) -> str:
+def _page(runs: Sequence[Run], diagnoses: Sequence[Diagnosis]) -> str:
     sources = as_sources(runs)
     store = ArrayStore()
     figures = draw(sources, store)
@@ -66,13 +75,16 @@ def _page(runs: Sequence[Run]) -> str:
             {"kind": f.panel.kind, "unit": f.unit, "logarithmic": f.logarithmic, "traces": f.traces}
             for f in figures
         ],
-        "events": [draw_events(source, store) for source in sources],
+        "events": [
+            draw_events(source, store, diagnosis)
+            for source, diagnosis in zip(sources, diagnoses, strict=True)
+        ],
         "colors": {"light": LIGHT, "dark": DARK},
         "dashes": DASHES,
     }
     title = f"Thalweg: {', '.join(source.label for source in sources[:4])}{' …' if len(sources) > 4 else ''}"
     body = join(
-        _top(sources, [*dict.fromkeys(figure.panel.section for figure in figures), "Events"]),
+        _top(sources, ["Findings", *dict.fromkeys(figure.panel.section for figure in figures), "Events"]),
         element(
             "main",
             element(
@@ -82,6 +94,7 @@ def _page(runs: Sequence[Run]) -> str:
                 aria_label="Runs",
                 id="runs",
             ),
+            findings_section(diagnoses),
             differences(sources),
             *_sections(figures),
             event_table(sources),
