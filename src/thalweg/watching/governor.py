@@ -8,10 +8,11 @@ At a review the governor starts with every instrument at the longest period and,
 the shortest period that the budget allows.
 """
 
+import json
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thalweg.watching.contracts import Instrument, Quantity, When
@@ -107,10 +108,19 @@ class Governor:
         budget: share of the step's own time that watching may take (0.03 = 3 %).
         cadence: "auto"; "fixed" for periods that never change, so that paired runs measure at the same steps;
             or a whole number: everything every so many steps.
+        agree: where ranks write apart, ``agree(question, mine)`` is the same answer on every rank. Periods are then
+            those of the rank that reviews first, and there are no bursts, which each rank would see for itself.
     """
 
-    def __init__(self, instruments: Sequence[Instrument], budget: float, cadence: str | int = "auto") -> None:
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        budget: float,
+        cadence: str | int = "auto",
+        agree: Callable[[str, str], str] | None = None,
+    ) -> None:
         self.budget = budget
+        self._agree = agree
         self.planned = [Planned(i) for i in instruments]
         self._by_name = {p.name: p for p in self.planned}
         self._auto = cadence == "auto"
@@ -176,13 +186,15 @@ class Governor:
                 planned.on = False
                 self.too_slow.append(planned.name)
         self._choose()
+        if self._agree is not None:
+            self._take_over(before, self._agree)
         self._replan()
         changed = {p.name: p.period for p in self.planned if p.on and p.period != before.get(p.name)}
         return changed or None
 
     def burst(self, steps: int) -> bool:
         """For the next ``steps`` tries look closely: every period at most `BURST_PERIOD`; False if one is under way."""
-        if not self._auto or self._burst_left > 0:
+        if not self._auto or self._burst_left > 0 or self._agree is not None:
             return False
         self._burst_left = steps
         self._resting = {p.name: p.period for p in self.planned}
@@ -190,6 +202,17 @@ class Governor:
             planned.period = max(planned.instrument.needs.shortest, min(planned.period, BURST_PERIOD))
         self._replan()
         return True
+
+    def _take_over(self, before: Mapping[str, int], agree: Callable[[str, str], str]) -> None:
+        """Put the periods that all ranks agreed on in place of the chosen ones; those before, for good, if none can."""
+        mine = json.dumps({p.name: p.period for p in self.planned if p.on})
+        try:
+            periods = json.loads(agree(f"periods {self._tries}", mine))
+        except Exception:
+            periods, self._auto = before, False
+        for planned in self.planned:
+            planned.on = planned.on and planned.name in periods
+            planned.period = periods.get(planned.name, planned.period)
 
     def _end_burst(self) -> None:
         for planned in self.planned:

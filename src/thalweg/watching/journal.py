@@ -145,9 +145,10 @@ class Tee:
     def extend(
         self, names: Sequence[str], steps: Any, values: Any, *, times: Any = None, clock: str = "updates"
     ) -> None:
-        """Record a block, and mirror it."""
+        """Record a block, and mirror it; sums that are joined with other ranks' are recorded only."""
         self._recorder.extend(names, steps, values, times=times, clock=clock)
-        for mirror in list(self._mirrors):
+        shaped = values.ndim > 2 or (len(names) == 1 and values.shape[1:] not in ((), (1,)))
+        for mirror in () if shaped else list(self._mirrors):
             try:
                 mirror.write(names, steps, values, times)
             except Exception:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from thalweg.watching.sharing import readable
+
 if TYPE_CHECKING:
     from thalweg.watching.track import Track
 
@@ -83,15 +85,27 @@ def notices(track: "Track", world: int, training: int) -> list[tuple[str, dict[s
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
-    if training > 1:
+    if training > 1 and world == 1:
         text = (
             f"{training} ranks train, and samples and throughput count the examples of one: what its own forwards were "
             "given. Tokens are what watch.log was told."
         )
         signals = [track.writer.key + name for name in ("samples", "throughput/examples")]
         out.append(("one rank", {"signals": signals, "ranks": training, "text": text}))
-    sharded = sum(r.sharded for r in table.rows)
-    if sharded and world == 1:
+    if track.writer.signals.sharing.sharded and "noise-scale" in [p.name for p in track.governor.planned]:
+        text = (
+            "Whether something clipped sharded gradients can't be seen: the noise scale is recorded only of updates "
+            "with watch.clip_grad_norm_(max_norm), which may be infinite."
+        )
+        out.append(("not recorded", {"instruments": ["noise-scale"], "text": text}))
+    sharded = sum(not readable(r, world) for r in table.rows)
+    if sharded and world > 1:
+        text = (
+            f"{sharded} parameters are sharded over some of the ranks only; nothing of them is recorded, since their "
+            "parts can't be joined."
+        )
+        out.append(("not recorded", {"parameters": sharded, "text": text}))
+    elif sharded:
         text = (
             f"{sharded} parameters are sharded over ranks; one rank's part is not the whole, so nothing of them is "
             'recorded. ranks="all" on every rank records the parts, which are joined when the run is read.'

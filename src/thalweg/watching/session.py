@@ -6,6 +6,7 @@ import sys
 import uuid
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
@@ -20,9 +21,9 @@ from thalweg.record.declaring import Registry
 from thalweg.record.naming import family, rank_path, segment_path, split_name
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Role, SignalSpec
-from thalweg.tensor.local import is_distributed
+from thalweg.tensor.local import is_sharded
 from thalweg.tensor.ranks import agreed, rank_and_world
-from thalweg.watching.clipping import Clipping
+from thalweg.watching.clipping import Clipping, part_of_norm
 from thalweg.watching.contracts import Instrument
 from thalweg.watching.endings import CloseAtExit, SilenceInChild
 from thalweg.watching.finishing import TrackWriter
@@ -280,11 +281,14 @@ class Watch:
             return
         try:
             total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
-            if is_distributed(total):
+            track = self._tracks[index]
+            sharing = track.writer.signals.sharing
+            if is_sharded(total) and not sharing.sharded:
                 raise ThalwegError("the norm of sharded gradients would need a collective; not recorded")
             self._begin()
-            track = self._tracks[index]
-            track.view.unclipped = kept = total.detach().clone()
+            track.view.unclipped = kept = part_of_norm(
+                total, self._asked.rank if sharing.sharded else 0
+            ).clone()
             payload = (self._clipping, ("norm",), (), {"max_norm": float(max_norm)})
             self._journal.put(Entry("measured", track.writer, track.tries, payload, [kept]))
         except Exception as error:
@@ -397,11 +401,11 @@ class Watch:
             memory=asked.memory or memory_for(target.model),
             scaler=asked.scaler,
             held=asked.held,
-            shards=asked.world > 1,
+            rank=asked.rank,
+            world=asked.world,
+            agree=partial(_agreed_among_ranks, f"{self._run_id} {target.key}") if asked.world > 1 else None,
             on_first=self._begin,
         )
-        sharded = [r.name for r in track.table.rows if r.sharded]
-        track.writer.sharded = frozenset(sharded) if asked.world > 1 else frozenset()
         track.owner = self
         self._journal.writers.append(track.writer)
         return track
@@ -488,3 +492,7 @@ class Watch:
             return [p for group in held.param_groups for p in group["params"]]
         alive = model()
         return list(alive.parameters()) if alive is not None else []
+
+
+def _agreed_among_ranks(whose: str, question: str, mine: str) -> str:
+    return agreed(f"{whose}{question}", mine)

@@ -58,7 +58,7 @@ def watch(
         held: a batch that probes may run the model on.
         controllers: none exist in this version.
         ranks: "zero": rank 0 records; what is sharded over ranks is left out, in words. "all": one file a rank,
-            joined when read.
+            joined when read to what is of the whole model; all ranks then measure at the same steps.
         resume: continue the run in ``out`` as a new segment, if it exists; or the path of that run.
         enabled: False (or ``THALWEG=off`` in the environment) makes everything a no-op.
 

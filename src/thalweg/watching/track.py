@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.tensor.hooks import Handle, Hooks
+from thalweg.tensor.ranks import data_ranks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
 from thalweg.watching.contracts import HeldBatch, Instrument, Measured, NotSeenError, Quantity, When
 from thalweg.watching.cost import CostMeter
-from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
+from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
 from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.held_look import can_look, look
@@ -31,6 +32,8 @@ from thalweg.watching.notices import (
     autocast_to_half,
     made_by_grad_scaler,
 )
+from thalweg.watching.sharing import readable, sharing_of
+from thalweg.watching.spikes import AFTER_SPIKE
 from thalweg.watching.step_counts import StepCounts
 from thalweg.watching.step_view import TableView
 
@@ -64,7 +67,8 @@ class Track(StepCounts):
         memory: bytes that copies may take.
         scaler: the user's GradScaler.
         held: batch for a look at activations where the model is compiled.
-        shards: whether rows of which this rank has a part are looked at.
+        rank, world: this rank among those that write apart; of one that writes alone no part of a row is looked at.
+        agree: see `Governor`.
     """
 
     def __init__(
@@ -80,7 +84,9 @@ class Track(StepCounts):
         memory: int,
         scaler: Any = None,
         held: HeldBatch | None = None,
-        shards: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        agree: Callable[[str, str], str] | None = None,
         on_first: Callable[[], None],
     ) -> None:
         super().__init__(writer.rows)
@@ -90,7 +96,7 @@ class Track(StepCounts):
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
-        self._scaler, self._memory, self._shards = scaler, memory, shards
+        self._scaler, self._memory, self._ranks = scaler, memory, (rank, world)
         self._on_first: Callable[[], None] | None = on_first
         self._unseen, self._unseen_at, self._said = 0, 0, False
         self._asked = scaler is not None
@@ -108,7 +114,7 @@ class Track(StepCounts):
         self._held = held if self.compiled and can_look(model) else None
         looks = [i for i in instruments if not (i.needs.forward and self.compiled and self._held is None)]
         self.left_out = [i.card.name for i in instruments if i not in looks]
-        self.governor = Governor(looks, budget, cadence)
+        self.governor = Governor(looks, budget, cadence, agree)
         self._plan = self._next = self.governor.plan(0)
         self.view = self._new_view(model, optimizer)
         self.hooks = Hooks()
@@ -252,7 +258,10 @@ class Track(StepCounts):
     def _mark_of_gradients(self) -> tuple[int, int] | None:
         for row in self.view.table.rows:
             if row.parameter.grad is not None:
-                return id(row.parameter.grad), row.parameter.grad._version
+                written = getattr(
+                    row.parameter.grad, "_local_tensor", row.parameter.grad
+                )  # a DTensor's has no count
+                return id(written), written._version
         return None
 
     # -- the step -----------------------------------------------------------------------------------------
@@ -566,14 +575,12 @@ class Track(StepCounts):
     def _new_view(self, model: nn.Module, optimizer: Any) -> TableView:
         table = build_table(model, optimizer)
         self.table = table
-        visible = table.rows if self._shards else tuple(r for r in table.rows if not r.sharded)
-        view = TableView(
-            ParamTable(visible, table.frozen, table.outside, table.fingerprint),
-            optimizer_of(self._optimizer),
-            self._memory,
-        )
+        visible = tuple(r for r in table.rows if readable(r, self._ranks[1]))
+        seen = ParamTable(visible, table.frozen, table.outside, table.fingerprint)
+        view = TableView(seen, optimizer_of(self._optimizer), self._memory)
         view.scaler = self._scaler
-        view.ranks = 1 if self._reducing is None else self._reducing.process_group.size()
+        view.ranks = data_ranks(model)
+        self.writer.signals.sharing = sharing_of(seen, *self._ranks, view.ranks)
         view.scale_invariant = scale_invariant_weights(inner_model(model))
         return view
 
