@@ -613,3 +613,23 @@ def logits_run_away(t: Training) -> str:
 def batch_of_four(t: Training) -> str:
     t.batch, t.accumulate = 1, 4
     return ""
+
+
+@recipe(
+    "batch-large", "mlp-sgd mlpwide-sgd", "batches of more than a thousand while the noise scale is some tens"
+)
+def batch_of_thousands(t: Training) -> str:
+    t.batch, t.accumulate = len(t.examples) // 4, 4
+    t.steps, t.warmup, t.evaluate_every = 100, 10, 10
+    return ""
+
+
+@recipe(
+    "equilibrium-not-reached",
+    "cnn-adamw cnn-adam",
+    "weights before BatchNorm drift under weight decay until the end",
+)
+def decay_out_of_balance(t: Training) -> str:
+    t.steps, t.schedule = 800, lambda step: 1.0 if step < 700 else 0.1
+    t.options = {"weight_decay": 0.3 if t.optimizer == "adamw" else 0.1}
+    return ""
