@@ -318,13 +318,16 @@ def dead_relus(t: Training) -> str:
 
 @recipe(
     "dormant-units dead-units",
-    "mlp-adam mlp-momentum",
+    "mlp-adam mlp-momentum mlpwide-adam",
     "ever more units fall silent as labels change their meaning",
 )
 def dormant_growth(t: Training) -> str:
     t.steps, t.schedule = 800, lambda step: 1.0
-    t.rate *= {"adam": 6, "momentum": 6}[t.optimizer]
+    t.rate *= 6
     random = chance(t)
+    if t.network == "mlpwide":  # units that fall silent without being dead
+        torch.manual_seed(t.seed)
+        t.model = MLP(196, width=96, activation=nn.GELU)
 
     def batches(first: int) -> Iterator[Batch]:
         meaning = torch.arange(10)
@@ -621,15 +624,4 @@ def batch_of_four(t: Training) -> str:
 def batch_of_thousands(t: Training) -> str:
     t.batch, t.accumulate = len(t.examples) // 4, 4
     t.steps, t.warmup, t.evaluate_every = 100, 10, 10
-    return ""
-
-
-@recipe(
-    "equilibrium-not-reached",
-    "cnn-adamw cnn-adam",
-    "weights before BatchNorm drift under weight decay until the end",
-)
-def decay_out_of_balance(t: Training) -> str:
-    t.steps, t.schedule = 800, lambda step: 1.0 if step < 700 else 0.1
-    t.options = {"weight_decay": 0.3 if t.optimizer == "adamw" else 0.1}
     return ""
