@@ -318,13 +318,16 @@ def dead_relus(t: Training) -> str:
 
 @recipe(
     "dormant-units dead-units",
-    "mlp-adam mlp-momentum",
+    "mlp-adam mlp-momentum mlpwide-adam",
     "ever more units fall silent as labels change their meaning",
 )
 def dormant_growth(t: Training) -> str:
     t.steps, t.schedule = 800, lambda step: 1.0
-    t.rate *= {"adam": 6, "momentum": 6}[t.optimizer]
+    t.rate *= 6
     random = chance(t)
+    if t.network == "mlpwide":  # units that fall silent without being dead
+        torch.manual_seed(t.seed)
+        t.model = MLP(196, width=96, activation=nn.GELU)
 
     def batches(first: int) -> Iterator[Batch]:
         meaning = torch.arange(10)
@@ -612,4 +615,13 @@ def logits_run_away(t: Training) -> str:
 @recipe("batch-small", "gpt-adam gpt-adamw", "batches of four: the gradient is noise")
 def batch_of_four(t: Training) -> str:
     t.batch, t.accumulate = 1, 4
+    return ""
+
+
+@recipe(
+    "batch-large", "mlp-sgd mlpwide-sgd", "batches of more than a thousand while the noise scale is some tens"
+)
+def batch_of_thousands(t: Training) -> str:
+    t.batch, t.accumulate = len(t.examples) // 4, 4
+    t.steps, t.warmup, t.evaluate_every = 100, 10, 10
     return ""
