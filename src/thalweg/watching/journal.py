@@ -187,6 +187,7 @@ class Journal:
         self._recorder: Recorder | None = None
         self.dropped, self.room = 0, LARGEST_OUTBOX
         self.mirrors: list[Mirror] = []
+        self.look: Callable[[], None] | None = None  # what else the thread does, after each emptying
         self._thread = threading.Thread(target=self._work, name="thalweg-watch", daemon=True)
         self._thread.start()
 
@@ -316,3 +317,9 @@ class Journal:
                     self._recorder.wake()
             except Exception as error:  # a daemon thread that died would lose everything after
                 self.failed("watch thread", error)
+            if (look := self.look) is not None:
+                try:
+                    look()
+                except Exception as error:
+                    self.look = None
+                    self.failed("live findings", error)

@@ -28,6 +28,7 @@ from thalweg.watching.contracts import Instrument
 from thalweg.watching.endings import CloseAtExit, SilenceInChild
 from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.live_findings import say_findings
 from thalweg.watching.notices import NEVER_STEPPED, notices
 from thalweg.watching.planning import Asked, Target, memory_for, path_of, reserved_names
 from thalweg.watching.resuming import (
@@ -433,6 +434,8 @@ class Watch:
                 recorder.event(kind, step=None, source="watch", **details)
         for spec in self._declared.values():
             recorder.declare_spec(spec)
+        if asked.rank == 0:
+            say_findings(self._journal, recorder.path)
         return recorder
 
     def _begin(self) -> None:
