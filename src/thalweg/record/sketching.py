@@ -57,7 +57,8 @@ def sketch(strips: Sequence[Strip], *, marks: Mapping[str, float] | None = None,
     ]
     label = escape(safe_text(title or ", ".join(s.name for s in strips)), quote=True)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
+        f'style="max-width:100%;height:auto" role="img" aria-label="{label}" '
         f'font-family="system-ui, sans-serif" font-size="11">{"".join(body)}</svg>'
     )
 
