@@ -63,6 +63,18 @@ def test_other_evaluations_are_silent(values):
     assert found(evaluation_jump.RULE, evaluated(values)) == []
 
 
+def test_weights_averaged_over_time_lag_and_catch_up_which_is_a_note():
+    (finding,) = found(evaluation_jump.RULE, evaluated(2.3 * np.exp(-np.clip(AT - 80, 0, None) / 80) + 0.05))
+    assert finding.severity == "note" and "catches up" in finding.title
+
+
+def test_evaluations_in_other_units_and_a_run_that_began_trained_are_silent():
+    train = np.interp(AT, T, 2.3 * np.exp(-T / 80) + 0.05)
+    assert found(evaluation_jump.RULE, evaluated(6.25 * train)) == []
+    tuned = np.where(T < 300, 0.088, 0.05) * np.random.default_rng(2).lognormal(0, 0.1, N)
+    assert found(evaluation_jump.RULE, evaluated(np.full(len(AT), 0.103), tuned)) == []
+
+
 def test_a_leap_that_training_shares_is_silent():
     loss = LOSS + 2.0 * (T >= 395)
     assert found(evaluation_jump.RULE, evaluated(GOOD + 2.0 * (AT >= 400), loss)) == []

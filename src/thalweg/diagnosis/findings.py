@@ -171,3 +171,9 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.run!r}: {len(self.findings)} findings, {len(self.not_evaluable)} not evaluable>"
+
+
+def instruction(*parts: str) -> str:
+    """A finding's remedy of parts as a page lists them: with a capital first, semicolons between, and a full stop."""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import levels, noise
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -128,7 +128,7 @@ def _finding(
             numbers={"start": start, "value": value},
             plot=Plot(signals=(loss.name, *((shown.name,) if shown else ()))),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 
