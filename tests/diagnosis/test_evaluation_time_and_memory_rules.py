@@ -75,6 +75,15 @@ def test_evaluations_in_other_units_and_a_run_that_began_trained_are_silent():
     assert found(evaluation_jump.RULE, evaluated(np.full(len(AT), 0.103), tuned)) == []
 
 
+def test_a_loss_that_fell_within_its_first_means_is_judged_by_the_first_of_them():
+    means = np.concatenate([[2.3, 0.35, 0.1], np.full(37, 0.09)])
+    signals = {
+        "loss": (np.arange(9, 400, 10), means),
+        "eval/loss": (np.arange(19, 400, 20), np.full(20, 0.16)),
+    }
+    assert found(evaluation_jump.RULE, view_of(signals)) == []
+
+
 def test_a_leap_that_training_shares_is_silent():
     loss = LOSS + 2.0 * (T >= 395)
     assert found(evaluation_jump.RULE, evaluated(GOOD + 2.0 * (AT >= 400), loss)) == []

@@ -69,9 +69,7 @@ def check(view: RunView) -> list[Finding]:
     train = np.array(
         [np.median(loss.values[max(0, p - few) : p + 1]) if p >= 0 else smooth[0] for p in places]
     )
-    first = float(
-        np.median(loss.values[: 3 if loss.window == 1 else 1])
-    )  # means over steps fall fast at first
+    first = float(np.median(loss.values[:3]))
     return _leap(evaluation, loss, train) or _gap(evaluation, loss, train, first)
 
 
@@ -114,7 +112,8 @@ def _gap(
     """An evaluation loss that is far above training from the start on, and comes nearer later."""
     x = evaluation.values
     early = np.flatnonzero((train < 0.6 * first) & (train > 0.1 * first))
-    wide = early[x[early] - train[early] > np.maximum(0.5 * train[early], 0.17 * first)]
+    start = max(first, float(loss.values[0]))  # means over many steps fall fast at first
+    wide = early[x[early] - train[early] > np.maximum(0.5 * train[early], 0.17 * start)]
     if len(wide) < 2 or first <= 0 or wide[0] > early[0] + 2 or early[0] > len(x) // 3:
         return []
     if (x > 0).all() and float(np.std(np.log(x / np.maximum(train, 1e-30)))) < _SAME_MULTIPLE:
