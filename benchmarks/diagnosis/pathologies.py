@@ -101,7 +101,9 @@ def rate_far_too_low(t: Training) -> str:
 
 
 @recipe(
-    "warmup-short rate-high", "gpt-adamw gpt-adam", "the loss leaps at the start, and comes back late or never"
+    "warmup-short rate-high",
+    "gpt-adamw gpt-adam",
+    "the loss leaps at the start, and comes back late or never",
 )
 def no_warmup(t: Training) -> str:
     torch.manual_seed(t.seed)
