@@ -512,7 +512,8 @@ class Track(StepCounts):
         if measured is not None:
             keys = tuple(measured.values)
             payload = (planned.instrument, keys, measured.layers, measured.facts)
-            self._put("measured", payload, [measured.values[k] for k in keys])
+            values = [measured.values[k] for k in keys]
+            self._put("measured", payload, values if self._accelerated else [_on_host(v) for v in values])
 
     def _say_not_seen(self, planned: Planned, reason: str) -> None:
         if reason not in self._reasons:
@@ -594,6 +595,14 @@ class Track(StepCounts):
             added = [n for n in self.table.names if n not in before]
             self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
         return self.view
+
+
+def _on_host(value: Any) -> Any:
+    """The numbers themselves: small tensors that wait between large temporary ones would keep the heap in pieces."""
+    try:
+        return value.tolist() if isinstance(value, Tensor) else value
+    except (RuntimeError, NotImplementedError):  # one without data; whoever finishes it says so
+        return value
 
 
 def _reads_parameters_alone(planned: Planned) -> bool:
