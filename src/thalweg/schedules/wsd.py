@@ -1,6 +1,6 @@
 """Warm-up, stable, decay: a constant rate that is cooled down when the end is known.
 
-    s(t) = peak (t + 1) / W                     0 <= t < W      (the warm-up; t + 1, so that no update has rate 0)
+    s(t) = start + (peak - start) t / W         0 <= t < W
          = peak                                 W <= t < T - D
          = peak f(z),  z = (t - (T - D)) / D    T - D <= t <= T
 
@@ -25,7 +25,7 @@ CARD = Card(
     kind="schedule",
     summary="Warm-up, a constant rate, and a cooldown that can be started when it is wanted.",
     papers=(11, 24),
-    formula="s(t) = peak (t + 1) / W;  peak;  peak f((t - (T - D)) / D)",
+    formula="s(t) = start + (peak - start) t / W;  peak;  peak f((t - (T - D)) / D)",
     symbols={"T": "total", "W": "steps of warm-up", "D": "steps of decay", "f": "from 1 to final / peak"},
     options={
         "decay": "steps or share of the cooldown; 0.2, past which a longer one gains little",
@@ -46,6 +46,7 @@ class WSD(Schedule):
         peak: the highest value.
         total: number of updates.
         warmup: of them the first, rising linearly; steps, or a share below 1.
+        start: the value of the first update where there is a warm-up; 0, as in other libraries.
         decay: of them the last, falling; steps, or a share below 1.
         shape: of the fall.
         final: the value at ``total``; by default 0, and a tenth of the peak for "exponential".
@@ -57,6 +58,7 @@ class WSD(Schedule):
     peak: float
     total: int
     warmup: Length = 0
+    start: float = 0.0
     decay: Length = 0.2
     shape: Shape = "linear"
     final: float | None = None
@@ -88,7 +90,7 @@ class WSD(Schedule):
         out = np.full(t.shape, float(self.peak))
         if up:
             rising = t < up
-            out[rising] = self.peak * (t[rising] + 1) / up
+            out[rising] = self.start + (self.peak - self.start) * t[rising] / up
         if down:
             falling = t >= self.total - down
             z = (t[falling] - (self.total - down)) / down
