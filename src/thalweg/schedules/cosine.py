@@ -1,0 +1,60 @@
+"""Half a cosine from the peak to its end, after an optional linear warm-up.
+
+    s(t) = start + (peak - start) t / W                              t < W
+         = final + (peak - final) (1 + cos(pi (t - W) / (T - W))) / 2   W <= t <= T
+
+The cycle without restarts of Loshchilov and Hutter, "SGDR" (2017).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from thalweg.core.cards import Card
+from thalweg.core.errors import UsageError
+from thalweg.schedules.shape import Floats, Length, Schedule, check_finite, check_total, steps_of
+
+CARD = Card(
+    name="cosine",
+    kind="schedule",
+    summary="Half a cosine from the peak to its end, after a linear warm-up.",
+    papers=(184,),
+    formula="s(t) = final + (peak - final) (1 + cos(pi (t - W) / (T - W))) / 2",
+    symbols={"T": "total", "W": "steps of warm-up"},
+    options={"warmup": "steps or share; 0", "final": "the value at T; 0"},
+)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Cosine(Schedule):
+    """Half a cosine from ``peak`` to ``final``.
+
+    Attributes:
+        peak: the highest value.
+        total: number of updates.
+        warmup: of them the first, rising linearly from ``start``; steps, or a share below 1.
+        start: the value of the first update where there is a warm-up.
+        final: the value at ``total``.
+
+    Raises:
+        UsageError: a value can't be used, or the warm-up is the whole.
+    """
+
+    peak: float
+    total: int
+    warmup: Length = 0
+    start: float = 0.0
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_total(self.total)
+        check_finite(peak=self.peak, start=self.start, final=self.final)
+        if steps_of(self.warmup, self.total, "warmup") >= self.total:
+            raise UsageError(f"warmup={self.warmup!r} leaves no step of {self.total} for the decay")
+
+    def value(self, t: Floats) -> Floats:
+        """Warm-up, then the cosine."""
+        up = steps_of(self.warmup, self.total, "warmup")
+        z = np.maximum(t - up, 0) / (self.total - up)
+        out = self.final + (self.peak - self.final) * (1 + np.cos(np.pi * z)) / 2
+        return np.where(t < up, self.start + (self.peak - self.start) * t / max(1, up), out)

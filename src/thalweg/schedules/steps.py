@@ -1,0 +1,55 @@
+"""A factor at given steps: the staircase.
+
+    s(t) = peak factor^(number of milestones <= t)
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from thalweg.core.cards import Card
+from thalweg.core.errors import UsageError
+from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+
+CARD = Card(
+    name="steps",
+    kind="schedule",
+    summary="A factor at given steps: the staircase.",
+    formula="s(t) = peak factor^(number of milestones <= t)",
+)
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Steps(Schedule):
+    """A staircase.
+
+    Attributes:
+        peak: the first value.
+        milestones: steps at which it is multiplied by ``factor``, increasing; or
+        every: a step all so many steps.
+        factor: 0.1.
+
+    Raises:
+        UsageError: a value can't be used.
+    """
+
+    peak: float
+    milestones: tuple[int, ...] = ()
+    every: int | None = None
+    factor: float = 0.1
+    _alone: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_total(self.total)
+        check_finite(peak=self.peak, factor=self.factor)
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        if bool(self.milestones) == (self.every is not None):
+            raise UsageError("give milestones or every, one of them")
+        if (np.diff(self.milestones) <= 0).any() or (self.every is not None and self.every < 1):
+            raise UsageError("milestones should increase, and every be at least 1")
+
+    def value(self, t: Floats) -> Floats:
+        """peak factor^(stairs taken)."""
+        taken = np.floor(t / self.every) if self.every else np.searchsorted(self.milestones, t, side="right")
+        return self.peak * float(self.factor) ** taken
