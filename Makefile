@@ -5,9 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 
-.PHONY: demo test check lint types layers tests docs slow grid bench figures clean
+.PHONY: demo test check lint types layers tests docs slow grid bench diagnosis-bench figures clean
 
-demo: $(VENV)/.demo-ready  ## train two small networks on real data, watched; then look at the runs
+demo: $(VENV)/.demo-ready  ## train two small networks on real data, and one that goes wrong; look at the runs
 	$(BIN)/thalweg demo
 
 test: $(VENV)/.test-ready  ## format, lint, types, layers, tests, documentation examples, documentation build
@@ -41,6 +41,12 @@ grid: $(VENV)/.test-ready  ## the acceptance grid, written to docs/grid.md
 
 bench: .venv-bench/.ready  ## speed and size beside other tools, written to docs/benchmarks.md; 40 minutes
 	.venv-bench/bin/python -m benchmarks
+
+# 200 runs that go wrong and 200 healthy ones are trained anew, two at a time: an hour on two cores.
+diagnosis-bench: $(VENV)/.test-ready  ## how right the diagnoses are, written to docs/diagnosis-bench.md
+	$(BIN)/python -m benchmarks.diagnosis make --part test --out runs/diagnosis/test
+	$(BIN)/python -m benchmarks.diagnosis make --part healthy --out runs/diagnosis/healthy
+	$(BIN)/python -m benchmarks.diagnosis score runs/diagnosis/test runs/diagnosis/healthy --exported --write
 
 clean:
 	rm -rf $(VENV) .venv-bench site runs

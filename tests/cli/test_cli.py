@@ -1,6 +1,7 @@
 """The command line: what each command says, its records, its exit codes, and that it loads no PyTorch."""
 
 import json
+import math
 import os
 import re
 import signal
@@ -230,6 +231,30 @@ def test_layers_of_one_quantity_share_a_line(call: Call, tmp_path: Path) -> None
         recorder.extend(["weight/norm/a", "weight/norm/b"], [1, 2], [[1.0, 2.0], [3.0, 4.0]])
     _, out, _ = call("show", tmp_path / "deep.tw")
     assert "weight/norm/* (2 layers)" in out and "3 to 4" in out and "weight/norm/a" not in out
+
+
+def test_a_quantity_of_layers_is_a_line_a_layer(call: Call, tmp_path: Path) -> None:
+    steps = np.arange(1, 61)
+    with Recorder(tmp_path / "deep.tw") as recorder:
+        for layer in ("a", "long.name.b"):
+            recorder.declare(f"grad/norm/{layer}", layer=layer)
+            recorder.declare(f"act/rms/{layer}", layer=layer, unit="mV")
+        recorder.extend(["grad/norm", "grad/norm/a"], steps, np.stack([steps + 0.5, 1.0 * steps], 1))
+        recorder.extend(["grad/norm/long.name.b"], steps[::2], np.full((30, 1), 60.0))
+        for layer in ("a", "long.name.b"):
+            recorder.extend([f"act/rms/{layer}"], [1, 2], [[math.nan], [2.0]])
+    _, out, _ = call("show", tmp_path / "deep.tw", "grad/norm")
+    assert re.search("[\u2801-\u28ff]", out), "the total is drawn"
+    (a,), (b,) = re.findall(r"^a .*$", out, re.M), re.findall(r"^long\.name\.b .*$", out, re.M)
+    *numbers, course = a.split()
+    assert numbers == ["a", "1", "60", "1", "60"]
+    assert len(course) == 24 and course[0] == "▁" and course[-1] == "█" and list(course) == sorted(course)
+    assert b.split() == ["long.name.b", *["60"] * 4, "█" * 24]
+    _, out, _ = call("show", tmp_path / "deep.tw", "act/rms")
+    assert "act/rms, mV: 2 layers, steps 1 to 2" in out
+    assert re.search(r"^a +nan +2 +2 +2  +▅$", out, re.M)
+    records = json.loads(call("show", tmp_path / "deep.tw", "act/rms", "--json")[1])
+    assert [r["name"] for r in records] == ["act/rms/a", "act/rms/long.name.b"]
 
 
 def test_names_cannot_steer_the_terminal(call: Call, tmp_path: Path) -> None:

@@ -168,7 +168,10 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> RunView:
 
 def test_a_query_says_what_is_missing(runs: dict[str, Run]) -> None:
     view = RunView(runs["a loss alone"])
-    assert SignalQuery(role="train loss").lacking(view) == ""
-    assert "evaluation loss" in SignalQuery(role="evaluation loss").lacking(view)
-    assert "5000 values" in SignalQuery(role="train loss", least=5000).lacking(view)
-    assert "by layer" in SignalQuery(name="grad/norm", layers=True).lacking(view)
+    assert SignalQuery(role="train loss").lacking(view) is None
+    absent = SignalQuery(role="evaluation loss").lacking(view)
+    assert absent is not None and "evaluation loss" in absent.lacked and "eval/loss" in absent.record
+    short = SignalQuery(role="train loss", least=5000).lacking(view)
+    assert short is not None and "5000 values" in short.lacked and short.record == ""
+    layers = SignalQuery(name="grad/norm", layers=True).lacking(view)
+    assert layers is not None and "by layer" in layers.lacked

@@ -92,6 +92,7 @@ def test_symptoms_stand_under_their_cause() -> None:
     )
     assert [f.kind for f in grouped] == ["rate-high"]
     assert [s.kind for s in grouped[0].symptoms] == ["nonfinite-loss", "divergence"]
+    assert grouped[0].severity == "critical"  # as severe as what it led to
 
 
 def test_a_cause_that_comes_later_explains_nothing() -> None:

@@ -161,6 +161,8 @@ def test_counts_settings_and_the_end_are_kept(watched: tuple[Any, ...]) -> None:
     assert run.config["note"] == "mine"
     assert run.config["learning_rate"] == 1e-2
     assert run.config["model"]["n_embd"] == 16
+    assert run.config["lr_scheduler_kwargs"] is None
+    assert run.config["train_batch_size"] == 4
     assert run["samples"].values[-1] == STEPS * 8
     assert run["tokens"].values[-1] == STEPS * 8 * 16 == trainer.state.num_input_tokens_seen
     assert run["epoch"].steps.tolist()[0] == 3
@@ -169,6 +171,8 @@ def test_counts_settings_and_the_end_are_kept(watched: tuple[Any, ...]) -> None:
     assert run.segments[-1].reason == "closed"
     assert not run.events("failure")
     assert "update/ratio" in run.names() or run.names("update/*")
+    readers = ("attn.c_proj", "mlp.c_fc", "mlp.c_proj", "attn.c_attn")
+    assert {f"units/dormant/transformer.h.{i}.{r}" for i in (0, 1) for r in readers} <= set(run.names())
 
 
 def test_a_resumed_training_is_a_second_segment(tmp_path: Path) -> None:
@@ -199,6 +203,23 @@ def test_a_resumed_training_is_a_second_segment(tmp_path: Path) -> None:
     )
     assert run["samples"].values[-1] == STEPS * 8
     assert sorted(p.name for p in tmp_path.glob("*.tw")) == ["run.tw", "run~2.tw"]
+
+
+def test_an_evaluation_just_before_the_checkpoint_survives_the_resume(tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "save_strategy": "steps",
+        "save_steps": 4,
+        "eval_strategy": "steps",
+        "eval_steps": 4,
+    }
+    _trainer(tmp_path, ThalwegCallback(out=tmp_path / "run.tw", probes="none"), **settings).train()
+    again = ThalwegCallback(out=tmp_path / "run.tw", probes="none")
+    resumed = _trainer(tmp_path, again, **settings)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "out" / "checkpoint-4"))
+    logged = [(h["step"], h["eval_loss"]) for h in resumed.state.log_history if "eval_loss" in h]
+    series = open_run(tmp_path / "run.tw")["eval/loss"]
+    assert series.steps.tolist() == [step for step, _ in logged] == [4, 8, 12]
+    np.testing.assert_allclose(series.values, [loss for _, loss in logged], rtol=1e-6)
 
 
 def test_an_exception_in_a_step_ends_the_record_with_its_name(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_a_trainer_on_two_ranks(tmp_path: Path) -> None:
     run = open_run(tmp_path / "run.tw")
     logs = json.loads((tmp_path / "logs.json").read_text())
     np.testing.assert_array_equal(run["loss"].steps, np.arange(12))
+    (said,) = run.events("one rank")
+    assert said.details["signals"] == ["samples", "throughput/examples"] and said.details["ranks"] == 2
     norms = [h["grad_norm"] for h in logs if "grad_norm" in h]
     np.testing.assert_allclose(run["grad/norm_raw"].values[2::3], norms, rtol=1e-6)
     assert run["eval/loss"].steps.tolist() == [4, 8, 12]

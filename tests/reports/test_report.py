@@ -110,6 +110,26 @@ def test_heat_maps_have_a_row_a_layer_for_each_run(outline: Outline, runs: tuple
     np.testing.assert_array_equal(z.max(axis=1), np.nanmax(matrix.values, axis=0))
 
 
+def test_vectors_and_matrices_are_drawn_or_said_to_be_recorded(tmp_path: Path) -> None:
+    with Recorder(tmp_path / "run.tw") as recorder:
+        recorder.declare("spectrum", shape=(3,))
+        recorder.declare("overlap", shape=(2, 2))
+        recorder.declare("map", shape=(20, 30))
+        for step in range(5):
+            recorder.log({"loss": 1.0, "spectrum": np.arange(3) + step, "overlap": np.eye(2)}, step)
+        recorder.log({"map": np.ones((20, 30))}, 4)
+    page = Outline(report(tmp_path / "run.tw", tmp_path / "report.html").read_text(encoding="utf-8"))
+    traces = {t["name"]: t for p in page.data["panels"] if p["kind"] == "layers" for t in p["traces"]}
+    assert traces["spectrum"]["layers"] == ["0", "1", "2"]
+    assert traces["overlap"]["layers"] == ["0, 0", "0, 1", "1, 0", "1, 1"]
+    drawn = page.array(traces["spectrum"]["z"]).reshape(3, 5)
+    np.testing.assert_array_equal(drawn, np.arange(3)[:, None] + np.arange(5))
+    np.testing.assert_array_equal(page.array(traces["spectrum"]["x"]["step"]), np.arange(5))
+    words = " ".join(page.words)
+    assert "Values of 2 by 2: a row for each index" in words
+    assert "values of 20 by 30 are too many rows. run['map'].values has them" in words
+
+
 def test_means_over_stretches_are_the_means_of_the_values(outline: Outline, runs: tuple[Path, Path]) -> None:
     trace = next(
         t for p in outline.data["panels"] for t in p["traces"] if t["name"] == "loss" and t["run"] == 1

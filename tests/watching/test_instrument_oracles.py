@@ -554,6 +554,55 @@ def test_logits_in_a_mapping_or_an_object() -> None:
     assert find_logits(torch.randint(0, 3, (4, 3))) is None
 
 
+class Ends(nn.Module):
+    """A Linear, and what its forward ends with."""
+
+    def __init__(self, end: Any) -> None:
+        super().__init__()
+        self.layer, self.end = nn.Linear(4, 6), end
+
+    def forward(self, x: Tensor) -> Any:
+        return self.end(self.layer(x))
+
+
+ENDS: dict[str, tuple[Any, str]] = {
+    "plain": (lambda z: z, ""),
+    "reshaped and cast": (lambda z: z.view(-1, 3).double(), ""),
+    "capped": (lambda z: 30 * torch.tanh(z / 30), ""),
+    "log-probabilities": (lambda z: z.log_softmax(1), "logsoftmax"),
+    "probabilities in a field of another name": (lambda z: (z.softmax(1), z), "softmax"),
+    "pixels of an autoencoder": (lambda z: (z.sigmoid().view(-1, 2, 3), z, z), "sigmoid"),
+    "named logits": (lambda z: {"logits": z.relu()}, ""),
+}
+
+
+@pytest.mark.parametrize("how", ENDS)
+def test_what_comes_out_of_a_squashing_function_is_no_logits(how: str) -> None:
+    end, function = ENDS[how]
+    model = Ends(end)
+    optimizer = sgd(model)
+    watch = tw.watch(model, optimizer, cadence=1, probes="output-logits")
+    for _ in range(3):
+        output = model(torch.randn(5, 4))
+        first = (
+            output["logits"]
+            if isinstance(output, dict)
+            else output[0]
+            if isinstance(output, tuple)
+            else output
+        )
+        first.square().mean().backward()
+        optimizer.step()
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert ("logits/largest" in run) == (not function)
+    said = [e.details for e in run.events("not recorded")]
+    assert len(said) == bool(function)
+    if function:
+        assert said[0]["signals"] == ["logits/largest", "logits/log_partition", "logits/collapsed"]
+        assert f"comes out of {function}," in said[0]["text"]
+
+
 # -- units --------------------------------------------------------------------------------------------------
 
 

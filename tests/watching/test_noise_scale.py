@@ -144,6 +144,20 @@ def test_clipping_does_not_touch_the_estimate() -> None:
     )
 
 
+def test_torchs_own_clipping_leaves_the_noise_scale_out_and_says_so() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    watch = tw.watch(model, optimizer, cadence=1, probes="noise-scale")
+    clip = lambda: torch.nn.utils.clip_grad_norm_(model.parameters(), 0.01)  # noqa: E731
+    accumulating(watch, model, optimizer, clip=clip)
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert "noise/scale" not in run
+    (event,) = run.events("not recorded")
+    assert event.details["signals"] == ["noise/scale", "noise/trace", "noise/gradient_squared"]
+    assert "watch.clip_grad_norm_" in event.details["text"]
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_a_loss_scale_does_not_touch_the_estimate(fused: bool) -> None:
     torch.manual_seed(0)

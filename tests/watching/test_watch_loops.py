@@ -132,18 +132,21 @@ def test_a_loop_that_updates_by_hand() -> None:
     torch.manual_seed(0)
     model = mlp()
     watch = start(model, None)
-    expected, ratios = {}, {}
+    expected, ratios, distances = {}, {}, {}
+    weights = lambda: torch.cat([p.detach().flatten() for p in model.parameters()]).double()  # noqa: E731
+    first = weights()
     for step, (x, y) in enumerate(vectors(4)):
         model.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         rate = 0.1 / (step + 1)
         watch.log(loss=loss, lr=rate)
-        before = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        before = weights()
+        distances[step] = float((before - first).norm())
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(p.grad, alpha=-rate)
-        after = torch.cat([p.detach().flatten() for p in model.parameters()]).double()
+        after = weights()
         expected[step] = float((after - before).norm())
         ratios[step] = expected[step] / float(before.norm())
         watch.step()
@@ -151,6 +154,8 @@ def test_a_loop_that_updates_by_hand() -> None:
     assert troubles(run) == []
     assert steps_of(run, "update/norm") == pytest.approx(expected, rel=1e-5)
     assert steps_of(run, "update/ratio") == pytest.approx(ratios, rel=1e-5)
+    distances[4] = float((weights() - first).norm())  # looked at before an update that never came
+    assert steps_of(run, "weight/distance") == pytest.approx(distances, rel=1e-5)
     assert steps_of(run, "lr") == pytest.approx({s: 0.1 / (s + 1) for s in range(4)})
     assert run.by_role("rate").name == "lr"
     assert run["time/step"].steps.tolist() == [0, 1, 2, 3]
@@ -393,6 +398,10 @@ def test_lbfgs_records_the_gradient_of_the_first_evaluation() -> None:
     assert troubles(run) == []
     assert steps_of(run, "grad/norm") == pytest.approx(dict(enumerate(firsts)), rel=1e-5)
     assert steps_of(run, "loss") == pytest.approx(dict(enumerate(losses)))
+    assert run["samples"].values.tolist() == [12, 24, 31], (
+        "a batch counts once, however often it is evaluated"
+    )
+    assert not run.names("noise/*"), "evaluations of one batch are no micro-batches"
 
 
 @pytest.mark.parametrize("keyword", [True, False])
@@ -745,6 +754,18 @@ def test_overflow_under_a_grad_scaler(fused: bool, given: bool) -> None:
         assert "scaler=" in event.details["text"]
 
 
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "unfused"])
+def test_the_last_update_is_counted_when_it_is_skipped(fused: bool) -> None:
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    make = lambda m: torch.optim.AdamW(m.parameters(), lr=1e-2, fused=fused)  # noqa: E731
+    run, _, applied = amp_loop(scaler, given=True, make=make, poison=7)
+    assert troubles(run) == []
+    assert applied == 7
+    assert run["amp/skipped"].last == 1
+    assert [e.step for e in run.events("update skipped")] == [7]
+    assert run["amp/scale"].last == scaler.get_scale() == 512
+
+
 def test_a_disabled_scaler_is_no_scaler() -> None:
     run, _, applied = amp_loop(torch.amp.GradScaler("cpu", enabled=False), given=True, make=sgd)
     assert troubles(run) == []
@@ -802,6 +823,27 @@ def test_clipping_is_torchs_own_and_records_the_norm_before() -> None:
             for a, b in zip(model.parameters(), twin.parameters(), strict=True):
                 b.copy_(a)
     assert record_of(watch)["grad/norm_raw"].steps.tolist() == [0, 1, 2]
+
+
+def test_a_norm_that_an_integration_hands_over_is_recorded_as_our_own() -> None:
+    model = mlp()
+    optimizer = sgd(model)
+    watch = tw.watch(model, optimizer, cadence=2, probes=["gradient-norm"])
+    due = []
+    for i, (x, y) in enumerate(vectors(4)):
+        F.cross_entropy(model(x), y).backward()
+        due.append(watch.is_due("gradient-norm"))
+        watch.record_clipping(2.5 if i % 2 else torch.tensor(0.5), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert due == [True, False, True, False]
+    assert not watch.is_due("no such instrument")
+    run = record_of(watch)
+    assert troubles(run) == []
+    assert steps_of(run, "grad/norm_raw") == {0: 0.5, 1: 2.5, 2: 0.5, 3: 2.5}
+    assert steps_of(run, "grad/clipped") == {0: 0, 1: 1, 2: 0, 3: 1}
+    watch.record_clipping(1.0, 1.0)
+    assert not watch.is_due("gradient-norm"), "a closed watch looks at nothing"
 
 
 def test_clipping_with_options_of_torch() -> None:

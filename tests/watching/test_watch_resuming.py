@@ -256,3 +256,34 @@ def test_a_loop_without_an_optimizer_goes_on_after_its_last_step() -> None:
     assert troubles(run) == []
     assert steps_of(run, "loss") == {i: float(i) for i in range(6)}
     assert "lr" not in run
+
+
+@pytest.mark.parametrize("by", ["state", "resume"])
+def test_an_evaluation_made_before_the_checkpoint_stays_in_the_run(by: str) -> None:
+    torch.manual_seed(0)
+    model = mlp()
+    optimizer = adam(model)
+    watch = tw.watch(model, optimizer, out="run", cadence=1)
+    train(model, optimizer, BATCHES[:3], watch)
+    watch.log({"eval/loss": 0.25, "eval/top": 0.75}, step=3)
+    saved = watch.state_dict()
+    if by == "state":  # the first run goes on for a while
+        train(model, optimizer, BATCHES[3:5], watch)
+        watch.log({"eval/loss": 9.0}, step=5)
+    watch.close()
+
+    again = tw.watch(
+        model, optimizer, cadence=1, **({"out": "other"} if by == "state" else {"resume": "run"})
+    )
+    if by == "state":
+        again.load_state_dict(saved)
+    train(model, optimizer, BATCHES[3:6], again)
+    again.log({"eval/loss": 0.125}, step=6)
+    run = record_of(again)
+    assert run["loss"].steps.tolist() == list(range(6))
+    assert steps_of(run, "eval/loss") == {3: 0.25, 6: 0.125}
+    assert steps_of(run, "eval/top") == {3: 0.75}
+    assert run.by_role("evaluation loss").name == "eval/loss"
+    old = tw.open_run(run.path, segment=0)["eval/loss"]
+    assert float(run["eval/loss"].times[0]) == pytest.approx(float(old.times[0]), abs=1e-3)
+    assert troubles(run) == []

@@ -1,4 +1,4 @@
-"""``thalweg demo``: train two small networks on real data, watched, and look at their runs."""
+"""``thalweg demo``: train small networks on real data, watched, and look at their runs; one goes wrong on purpose."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,14 +13,14 @@ def run_demonstration(
     quick: Annotated[int, Option(help="Train this many times shorter.", min=1)] = 1,
     json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
 ) -> None:
-    """Train a small convolutional network and a small GPT for about a minute, and show what was recorded."""
+    """Train two small networks and one that goes wrong, for about a minute; show what was recorded and found."""
     from importlib.util import find_spec
 
     from thalweg.core.errors import MissingExtra
 
     if find_spec("torch") is None:
         raise MissingExtra(
-            "thalweg demo trains two networks and needs PyTorch: pip install 'thalweg[torch,data]'"
+            "thalweg demo trains small networks and needs PyTorch: pip install 'thalweg[torch,data]'"
         )
     from rich.console import Console
 
@@ -34,13 +34,19 @@ def run_demonstration(
         print_json([{"path": path} for path in [*made, page]])
         return
     _show(folder, made)
-    write(f"\nThe page of both runs: {near(page)}")
+    write(f"\nThe page of all three runs: {near(page)}")
 
 
 def _show(folder: Path, made: list[Path]) -> None:
     from thalweg.cli.entry import command_line
 
     app = command_line()
-    for arguments in (["ls", str(folder)], *(["show", str(path), "loss", "grad/norm"] for path in made)):
+    *healthy, wrong = map(str, made)
+    commands = [
+        ["ls", str(folder)],
+        *(["show", path, "loss", "grad/norm"] for path in healthy),
+        ["diagnose", wrong],
+    ]
+    for arguments in commands:
         print(f"\n$ thalweg {' '.join(arguments)}")
         app(args=arguments, prog_name="thalweg", standalone_mode=False)

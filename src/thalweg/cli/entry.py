@@ -49,6 +49,7 @@ def command_line() -> "Typer":
     from thalweg.cli.diagnose_command import diagnose_run
     from thalweg.cli.explain_command import explain_kind
     from thalweg.cli.export_command import export_run
+    from thalweg.cli.import_command import import_log
     from thalweg.cli.ls_command import list_runs
     from thalweg.cli.methods_command import list_methods
     from thalweg.cli.papers_command import list_papers
@@ -69,6 +70,7 @@ def command_line() -> "Typer":
         "diagnose": (diagnose_run, "thalweg diagnose tb_logs/ --map loss=train/my_loss"),
         "explain": (explain_kind, "thalweg explain loss-spike"),
         "report": (write_report, "thalweg report first second -o runs/report.html --open"),
+        "import": (import_log, "thalweg import tb_logs/ -o runs/ --map loss=train/my_loss"),
         "export": (export_run, "thalweg export first --csv first.csv --signal 'grad/*'"),
         "compact": (compact_runs, "thalweg compact runs/first.tw"),
         "methods": (list_methods, "thalweg methods --kind instrument"),

@@ -16,7 +16,13 @@ _ID_SHOWN = 8  # enough to tell runs apart, and to name one
 
 
 def list_runs(
-    folder: Annotated[Path, Argument(help="The folder to look in, with all its folders.")] = Path("runs"),
+    folder: Annotated[
+        Path, Argument(help="The folder to look in, with all its folders; or another tool's log.")
+    ] = Path("runs"),
+    map: Annotated[
+        list[str] | None,
+        Option("--map", help="In another tool's log: what a name means, as in loss=train/my_loss."),
+    ] = None,
     follow: Annotated[bool, Option("--follow", help="Repeat while a run grows; Ctrl-C ends it.")] = False,
     json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
 ) -> None:
@@ -25,30 +31,42 @@ def list_runs(
     from thalweg.core.errors import ThalwegWarning
 
     def growing() -> bool:
-        return follow and any(summary.live for summary in _runs(folder))
+        return follow and any(summary.live for summary in _runs(folder, map))
 
     if json:
-        output.follow_json(lambda: _runs(folder), growing)
+        output.follow_json(lambda: _runs(folder, map), growing)
     elif follow:
-        output.follow(lambda: _table(_runs(folder), folder), growing)
+        output.follow(lambda: _table(_runs(folder, map), folder), growing)
     else:
-        runs = _runs(folder)
+        runs = _runs(folder, map)
         output.write(_table(runs, folder))
         for warning in runs.warnings:
             warnings.warn(warning, ThalwegWarning, stacklevel=1)
 
 
-def _runs(folder: Path) -> "Runs":
+def _runs(folder: Path, maps: "list[str] | None") -> "Runs":
+    """The run files of a folder; where there are none, the runs of the log that it is."""
+    from thalweg.cli.foreign import as_map
     from thalweg.core.errors import RunFileError
     from thalweg.record import open_runs
+    from thalweg.record.importing import list_log
+    from thalweg.record.opening import is_foreign
 
     if not folder.exists():
         raise RunFileError(
             f"there is no folder {folder}; runs are written to runs/ of the folder a script starts in"
         )
+    if folder.is_file() and is_foreign(folder.absolute()):
+        return list_log(folder, map=as_map(maps or ()))
     if not folder.is_dir():
         raise RunFileError(f"{folder} is a file, and a folder is meant; for one run: thalweg show {folder}")
-    return open_runs(folder)
+    runs = open_runs(folder)
+    if len(runs) or runs.warnings:
+        return runs
+    try:
+        return list_log(folder, map=as_map(maps or ()))
+    except RunFileError:
+        return runs
 
 
 def _table(runs: "Runs", folder: Path) -> str:

@@ -14,14 +14,18 @@ def write_report(
         "runs/report.html"
     ),
     open_it: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
+    map: Annotated[
+        list[str] | None,
+        Option("--map", help="In another tool's log: what a name means, as in loss=train/my_loss."),
+    ] = None,
     json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
 ) -> None:
     """Write one HTML page that opens without a network: curves, heat maps by layer, cost, events."""
-    from thalweg.cli.choosing import find_run
+    from thalweg.cli.foreign import open_any
     from thalweg.cli.output import near, print_json, size, write
     from thalweg.reports.page import report
 
-    path = report([find_run(run) for run in runs], out)
+    path = report([open_any(run, map or ()) for run in runs], out)
     written = path.stat().st_size
     if json:
         print_json([{"path": path, "bytes": written, "runs": runs}])

@@ -23,21 +23,27 @@ def show_run(
         bool, Option("--values", help="Print all values, not only the first and last.")
     ] = False,
     follow: Annotated[bool, Option("--follow", help="Repeat while the run grows; Ctrl-C ends it.")] = False,
+    map: Annotated[
+        list[str] | None,
+        Option("--map", help="In another tool's log: what a name means, as in loss=train/my_loss."),
+    ] = None,
     json: Annotated[bool, Option("--json", help="Write a list of records.")] = False,
 ) -> None:
-    """Show a run: settings, segments, cost, events, signals. With SIGNAL: its plot, and its values as a table."""
-    from thalweg.cli import output
-    from thalweg.cli.choosing import find_run
-    from thalweg.record import open_run
+    """Show a run: settings, segments, cost, events, signals. With SIGNAL: its plot, and its values as a table.
 
-    opened = open_run(find_run(run))
+    For a quantity that each layer has (grad/norm), also a line a layer.
+    """
+    from thalweg.cli import output
+    from thalweg.cli.foreign import open_any
+
+    opened = open_any(run, map or ())
     patterns = signals or []
 
     def records() -> list[dict[str, Any]]:
         return [_series_record(s) for s in _select(opened, patterns)] if patterns else [_run_record(opened)]
 
     def page() -> str:
-        return _plots(_select(opened, patterns), values) if patterns else _overview(opened)
+        return _signal_page(opened, patterns, values) if patterns else _overview(opened)
 
     def growing() -> bool:
         return follow and opened.refresh().live
@@ -74,16 +80,24 @@ def _series_record(series: "Series") -> dict[str, Any]:
 
 
 def _select(run: "Run", patterns: Sequence[str]) -> "list[Series]":
-    """Return the signals that the patterns name, each once; a pattern that fits none is an error."""
+    """Return the signals that the patterns name, each once; a pattern that fits none is an error.
+
+    A name that only the layers of a quantity have stands for all of them.
+    """
     from thalweg.core.errors import UsageError
 
     names: dict[str, None] = {}
     for pattern in patterns:
-        found = [pattern] if pattern in run else run.names(pattern)
+        found = [pattern] if pattern in run else run.names(pattern) or _layers_of(run, pattern)
         if not found:
             raise UsageError(f"{run.path} has no signal {pattern}; {_nearby(run, pattern)}")
         names |= dict.fromkeys(found)
     return [run[name] for name in names]
+
+
+def _layers_of(run: "Run", quantity: str) -> list[str]:
+    """Return the names of a quantity's layers that are scalars, in their order in the model."""
+    return [s.name for s in run.signals if s.layer and s.name == f"{quantity}/{s.layer}" and not s.shape]
 
 
 def _nearby(run: "Run", pattern: str) -> str:
@@ -199,6 +213,34 @@ def _last_of(group: "Sequence[Series]") -> str:
 
 
 # ------------------------------------------------------------------------------------------- signals
+def _signal_page(run: "Run", patterns: Sequence[str], values: bool) -> str:
+    """Return plots and values of what the patterns name; of a quantity that layers have, a line a layer."""
+    quantities = [pattern for pattern in dict.fromkeys(patterns) if _layers_of(run, pattern)]
+    layered = {name for quantity in quantities for name in _layers_of(run, quantity)}
+    alone = [series for series in _select(run, patterns) if series.name not in layered]
+    tables = [_layer_table(run, quantity) for quantity in quantities]
+    return "\n".join([_plots(alone, values), *tables] if alone else tables)
+
+
+def _layer_table(run: "Run", quantity: str) -> str:
+    """Return first, last, smallest and largest value of each layer, and their course, all on one scale."""
+    from thalweg.cli.output import heading, table
+    from thalweg.record.plotting import number, terminal_heat
+
+    matrix = run.matrix(quantity)
+    rows = []
+    for layer, course in zip(matrix.layers, terminal_heat(matrix.values), strict=True):
+        values = run[f"{quantity}/{layer}"].values.astype(float).tolist()
+        finite = [v for v in values if math.isfinite(v)] or [math.nan]
+        ends = (values[0], values[-1], min(finite), max(finite))
+        rows.append((layer, *map(number, ends), course))
+    columns = ("layer", "first", "last", "smallest", "largest", "course")
+    unit = run[f"{quantity}/{matrix.layers[0]}"].spec.unit
+    title = f"{quantity}{f', {unit}' if unit else ''}: {len(rows)} layers"
+    span = f"steps {int(matrix.steps[0]):,} to {int(matrix.steps[-1]):,}"
+    return "\n".join([heading(f"{title}, {span}"), table(columns, rows, right=columns[1:5]), ""])
+
+
 def _plots(several: "Sequence[Series]", values: bool) -> str:
     from thalweg.record.plotting import safe_text
 

@@ -1,4 +1,4 @@
-"""The demonstration behind ``thalweg demo``: two small networks trained and watched on real data."""
+"""The demonstration behind ``thalweg demo``: two small networks trained and watched, and a training that goes wrong."""
 
 from thalweg.demo.showing import run_demo
 

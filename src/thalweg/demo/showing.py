@@ -12,7 +12,7 @@ from thalweg.watching import Watch
 
 
 def run_demo(folder: Path, *, shorten: int = 1, console: Console | None = None) -> list[Path]:
-    """Train and watch the two networks; about a minute on two cores.
+    """Train and watch two networks, and one of them again with two mistakes; about a minute on two cores.
 
     Args:
         folder: where the run files go.
@@ -20,7 +20,7 @@ def run_demo(folder: Path, *, shorten: int = 1, console: Console | None = None) 
         console: where to show progress; by default the terminal.
 
     Returns:
-        The run files.
+        The run files; the last is that of the training that goes wrong.
     """
     console = console or Console()
     made = []

@@ -1,4 +1,4 @@
-"""The two loops of the demonstration: ordinary PyTorch, with the lines that watch them."""
+"""The loops of the demonstration: ordinary PyTorch, with the lines that watch them."""
 
 import math
 from collections.abc import Callable
@@ -52,18 +52,35 @@ def train_digits(lesson: Lesson, out: Path, tell: Tell) -> Path:
         right = (logits.argmax(1) == y_test).float().mean()
         return {"eval/loss": F.cross_entropy(logits, y_test).item(), "eval/accuracy": right.item()}
 
-    return _train(lesson, out, tell, model, optimizer, loss_of, evaluate, len(x), tokens=0)
+    def share(step: int) -> float:
+        return warm_up_then_cosine(step, lesson.steps, lesson.steps // 20)
+
+    return _train(lesson, out, tell, model, optimizer, share, loss_of, evaluate, len(x), tokens=0)
 
 
 def train_plays(lesson: Lesson, out: Path, tell: Tell) -> Path:
     """A small GPT on the characters of Shakespeare's plays, tested on the last tenth."""
+    return _train_plays(
+        lesson, out, tell, 2e-3, lambda s: warm_up_then_cosine(s, lesson.steps, lesson.steps // 20)
+    )
+
+
+def train_plays_wrongly(lesson: Lesson, out: Path, tell: Tell) -> Path:
+    """The same with two mistakes: a rate 15 times as high without warm-up, and a block that the optimizer isn't given."""
+    return _train_plays(lesson, out, tell, 3e-2, lambda s: 1.0, forgotten="blocks.1.")
+
+
+def _train_plays(
+    lesson: Lesson, out: Path, tell: Tell, peak: float, share: Callable[[int], float], forgotten: str = "\0"
+) -> Path:
     torch.manual_seed(0)
     plays = data.shakespeare()
     codes = torch.from_numpy(plays.tokens().astype("int64"))
     length, held = 96, len(codes) // 10
     train, test = codes[:-held], codes[-held:]
     model = SmallGPT(len(plays.symbols), length=length)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.1)
+    given = [p for name, p in model.named_parameters() if not name.startswith(forgotten)]
+    optimizer = torch.optim.AdamW(given, lr=peak, weight_decay=0.1)
 
     def loss_at(source: Tensor, starts: Tensor) -> Tensor:
         text = torch.stack([source[s : s + length + 1] for s in starts.tolist()])
@@ -77,8 +94,8 @@ def train_plays(lesson: Lesson, out: Path, tell: Tell) -> Path:
     def loss_of(starts: Tensor) -> Tensor:
         return loss_at(train, starts)
 
-    last = len(train) - length - 1
-    return _train(lesson, out, tell, model, optimizer, loss_of, evaluate, last, tokens=lesson.batch * length)
+    last, tokens = len(train) - length - 1, lesson.batch * length
+    return _train(lesson, out, tell, model, optimizer, share, loss_of, evaluate, last, tokens=tokens)
 
 
 def pixels(images: Tensor) -> Tensor:
@@ -92,15 +109,14 @@ def _train(
     tell: Tell,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    share: Callable[[int], float],
     loss_of: Callable[[Tensor], Tensor],
     evaluate: Callable[[], dict[str, float]],
     examples: int,
     *,
     tokens: int,
 ) -> Path:
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda s: warm_up_then_cosine(s, lesson.steps, lesson.steps // 20)
-    )
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, share)
     config = {"steps": lesson.steps, "batch": lesson.batch, "optimizer": type(optimizer).__name__}
     with watch(model, optimizer, out=out, name=lesson.name, config=config) as watched:
         for step in range(lesson.steps):
@@ -120,6 +136,8 @@ def _train(
 
 
 LESSONS = (
-    Lesson("digits-cnn", "CNN, digits", 900, 64, train_digits),
-    Lesson("plays-gpt", "GPT, plays", 450, 16, train_plays),
+    Lesson("digits-cnn", "CNN, digits", 800, 64, train_digits),
+    Lesson("plays-gpt", "GPT, plays", 350, 16, train_plays),
+    Lesson("wrong-gpt", "GPT, wrongly", 120, 16, train_plays_wrongly),
 )
+"""The last one goes wrong on purpose."""

@@ -6,7 +6,7 @@ becomes a `NotEvaluable` before it is called, and it may return one itself.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.findings import Finding, NotEvaluable
@@ -44,29 +44,40 @@ class SignalQuery:
     spacing: int | None = None
     single: bool = False
 
-    def lacking(self, view: RunView) -> str:
-        """What the run lacks of it, in words; "" if it has it."""
-        if self.layers:
-            matrix = view.layers(self.name)
-            if matrix is None:
-                return f"{self.name} by layer"
-            steps = len(matrix.steps)
-            return (
-                ""
-                if steps >= self.least
-                else f"{self.name} by layer at {self.least} steps or more (it has {steps})"
-            )
+    def lacking(self, view: RunView) -> NotEvaluable | None:
+        """What the run lacks of it, in words, and what would record it; None if it has it.
+
+        A signal that is there, but too short or too coarse, needs no other line of code: the record is "" then.
+        """
+        absent, thin = self._of_layers(view) if self.layers else self._of_model(view)
+        if absent:
+            return NotEvaluable(kind="", lacked=absent, record=self.record)
+        return NotEvaluable(kind="", lacked=thin) if thin else None
+
+    def _of_layers(self, view: RunView) -> tuple[str, str]:
+        matrix = view.layers(self.name)
+        if matrix is None:
+            return f"{self.name} by layer", ""
+        steps = len(matrix.steps)
+        return (
+            "",
+            ""
+            if steps >= self.least
+            else f"{self.name} at {self.least} steps or more (it is there at {steps})",
+        )
+
+    def _of_model(self, view: RunView) -> tuple[str, str]:
         what = self.role or self.name
         curve = view.curve(self.role) if self.role else view.named(self.name)
         if curve is None:
-            return what
+            return what, ""
         if len(curve) < self.least:
-            return f"{what} with {self.least} values or more (it has {len(curve)})"
+            return "", f"{what} with {self.least} values or more (it has {len(curve)})"
         if self.spacing is not None and curve.spacing > self.spacing:
-            return f"{what} at least every {self.spacing} steps (it is there every {curve.spacing:g})"
+            return "", f"{what} at least every {self.spacing} steps (it is there every {curve.spacing:g})"
         if self.single and curve.window != 1:
-            return f"{what} of single steps ({curve.name} holds {curve.averaged})"
-        return ""
+            return "", f"{what} of single steps ({curve.name} holds {curve.averaged})"
+        return "", ""
 
     @property
     def record(self) -> str:
@@ -114,6 +125,6 @@ class Rule:
     def __call__(self, view: RunView) -> "list[Finding] | NotEvaluable":
         """Judge a run."""
         for query in self.requires:
-            if lacked := query.lacking(view):
-                return NotEvaluable(kind=self.card.name, lacked=lacked, record=query.record)
+            if (lacking := query.lacking(view)) is not None:
+                return replace(lacking, kind=self.card.name)
         return self.check(view)

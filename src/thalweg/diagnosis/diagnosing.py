@@ -13,6 +13,8 @@ from thalweg.diagnosis.grouping import group
 from thalweg.diagnosis.view import RunView, keys_of
 from thalweg.record import Run, open_run
 
+_OF_TWO = "runs-differ"
+
 
 def diagnose(
     run: Run | str | os.PathLike[str],
@@ -61,11 +63,16 @@ def diagnose(
                 continue
             judged.append(name)
             findings += [_of_key(finding, key) for finding in outcome]
-    if against is not None:
-        findings += _parting(opened, against if isinstance(against, Run) else open_run(against, map=map))
+    grouped = group(findings, {name: rule.page.explains for name, rule in rules.items()})
+    if against is not None and _OF_TWO in chosen:  # what was asked for comes first
+        other = against if isinstance(against, Run) else open_run(against, map=map)
+        grouped = (*_parting(opened, other), *grouped)
+        judged.append(_OF_TWO)
+    elif _OF_TWO not in wanted:
+        lacking.pop(_OF_TWO, None)  # nobody asked for it
     return Diagnosis(
         opened.name,
-        group(findings, {name: rule.page.explains for name, rule in rules.items()}),
+        grouped,
         tuple(one for name, one in lacking.items() if name not in judged),
         judged=tuple(dict.fromkeys(judged)),
         ignored=tuple(sorted(silenced)),

@@ -80,8 +80,9 @@ class Finding:
         return str(paper(self.papers[0])) if self.papers else ""
 
     def with_symptoms(self, symptoms: tuple["Finding", ...]) -> "Finding":
-        """The same with the findings it explains."""
-        return replace(self, symptoms=symptoms)
+        """The same with the findings it explains, and as severe as the worst of them: that is what it led to."""
+        worst = max((self, *symptoms), key=lambda f: SEVERITIES.index(f.severity)).severity
+        return replace(self, symptoms=symptoms, severity=worst)
 
 
 @dataclass(frozen=True, kw_only=True)

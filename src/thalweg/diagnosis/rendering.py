@@ -34,17 +34,15 @@ def as_text(diagnosis: Diagnosis, *, width: int = 100, plots: bool = True) -> st
             parts.append(_wrap(one_line(finding), width, "  "))
     if len(diagnosis.findings) > WHOLE + _LINES:
         parts += ["", f"and {len(diagnosis.findings) - WHOLE - _LINES} more: --json lists them all"]
-    if missing := by_record(diagnosis.not_evaluable):
+    if diagnosis.not_evaluable:
         parts += ["", "Could not be judged:"]
-        for line, kinds in missing.items():
-            parts.append(_wrap(f"{', '.join(kinds)}", width, "  "))
-            parts.append(
-                _wrap(
-                    f"to record it: {line}" if line else "nothing that is recorded would tell",
-                    width,
-                    "      ",
-                )
-            )
+    for line, kinds in by_record(diagnosis.not_evaluable).items():
+        if line:
+            parts.append(_wrap(f"{len(kinds)} with  {line}", width, "  "))
+            parts.append(_wrap(", ".join(kinds), width, "      "))
+        else:
+            parts.append("  for a log that is too short or too coarse:")
+            parts += [_wrap(words, width, "      ") for words in kinds]
     parts += [f"The rule {name} failed: {safe_text(why)}" for name, why in diagnosis.failed.items()]
     parts += [_wrap(f"Warning: {warning}", width, "") for warning in diagnosis.warnings[:_LINES]]
     return "\n".join(parts)
@@ -86,11 +84,14 @@ def citations(papers: tuple[int, ...]) -> list[str]:
 
 
 def by_record(lacking: tuple[NotEvaluable, ...]) -> dict[str, list[str]]:
-    """Rules that could not be judged, by the line of code that would record what they lack."""
+    """Rules that could not be judged, by the line of code that would let them; "" for a log too short or too coarse.
+
+    Lines that would let most rules judge come first. Where no line would do, what a rule lacks is said with it.
+    """
     out: dict[str, list[str]] = {}
     for one in lacking:
-        out.setdefault(one.record, []).append(f"{one.kind} (lacks {one.lacked})")
-    return out
+        out.setdefault(one.record, []).append(one.kind if one.record else f"{one.kind} needs {one.lacked}")
+    return dict(sorted(out.items(), key=lambda item: (not item[0], -len(item[1]))))
 
 
 def strips_of(run: Run, plot: Plot) -> list[Strip]:
@@ -133,7 +134,9 @@ def _whole(finding: Finding, run: Run | None, width: int) -> Iterator[str]:
 
 
 def _wrap(text: str, width: int, indent: str) -> str:
-    return textwrap.fill(safe_text(text), width, initial_indent=indent, subsequent_indent=indent)
+    return textwrap.fill(
+        safe_text(text), width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
 
 
 def as_html(diagnosis: Diagnosis) -> str:
@@ -157,7 +160,7 @@ def as_html(diagnosis: Diagnosis) -> str:
             + "</details>"
         )
     rows = "".join(
-        f"<li>{escape(safe_text(', '.join(kinds)))}: <code>{escape(line)}</code></li>"
+        f"<li>{escape(safe_text(', '.join(kinds)))}{f': <code>{escape(line)}</code>' if line else ''}</li>"
         for line, kinds in by_record(diagnosis.not_evaluable).items()
     )
     if rows:

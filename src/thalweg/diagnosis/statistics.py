@@ -1,6 +1,7 @@
 """What rules measure with: robust, vectorised, and honest about short or noisy curves. NumPy only."""
 
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -115,6 +116,49 @@ def first_rise(
         return None
     over = np.flatnonzero(near >= max(factor * level, level + 3 * float(np.percentile(calm, 90) - level)))
     return (int(t[middle + over[0]]), float(near.max() / level)) if len(over) else None
+
+
+@dataclass(frozen=True)
+class RateCourse:
+    """The course of a rate over a run.
+
+    Attributes:
+        steps: [n] steps.
+        shares: [n] the rate as a share of its peak.
+        peak: the highest rate.
+        warmed: place at which it first is at 0.995 of its peak.
+        leaves: place after which it is never again at 0.995 of its peak.
+        low: place from which it stays at 0.05 of its peak or below; n if it doesn't end there.
+    """
+
+    steps: NDArray[np.int64]
+    shares: Floats
+    peak: float
+    warmed: int
+    leaves: int
+    low: int
+
+    @property
+    def constant(self) -> bool:
+        """Whether it stays at its peak once it is there."""
+        return bool((self.shares[self.warmed :] >= 0.995).all())
+
+    def part(self, place: int) -> float:
+        """How much of the run is over at a place, from 0 to 1."""
+        span = float(self.steps[-1] - self.steps[0])
+        return float(self.steps[min(place, len(self.steps) - 1)] - self.steps[0]) / span if span else 0.0
+
+
+def rate_course(steps: ArrayLike, rates: ArrayLike) -> RateCourse | None:
+    """The course of a rate; None for fewer than 10 values or one that is never positive."""
+    t, x = np.asarray(steps, np.int64), np.asarray(rates, np.float64)
+    peak = float(x.max()) if len(x) else 0.0
+    if len(x) < 10 or not peak > 0:
+        return None
+    shares = x / peak
+    top = np.flatnonzero(shares >= 0.995)
+    above = np.flatnonzero(shares > 0.05)
+    return RateCourse(t, shares, peak, int(top[0]), int(top[-1]), int(above[-1]) + 1)
 
 
 def runs_of(mask: ArrayLike) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.diagnosis.statistics import first_rise
+from thalweg.diagnosis.statistics import first_rise, noise
 from thalweg.record import LayerMatrix, Run, Series
 from thalweg.record.signals import Role, SignalSpec
 
@@ -205,6 +205,72 @@ class RunView:
         return None
 
     @cached_property
+    def unfinished(self) -> bool:
+        """Whether the run goes on, was cut off, or has fewer steps than the settings name."""
+        total = self.setting("max_steps", "total_steps", "num_steps", "max_iters", "num_iterations", "steps")
+        named = isinstance(total, int | float) and not isinstance(total, bool) and self.last_step > 0
+        parts = self.run.segments
+        ended = max(parts, key=lambda part: part.id).reason if parts else ""
+        cut = ended not in ("", "closed", "exit", "imported")
+        return self.run.live or cut or (named and total > 1.1 * self.last_step + 1)
+
+    @cached_property
+    def planned(self) -> dict[str, Any]:
+        """What the settings say of the rate: "schedule" (a name in lower case), "warmup" (steps), "rate" (the peak)."""
+        out: dict[str, Any] = {}
+        for name, value in self.settings.items():
+            last = name.rpartition(".")[2].lower()
+            if "sched" in last and isinstance(value, str):
+                out.setdefault("schedule", value.lower())
+            if last in _WARMUPS and isinstance(value, int | float) and not isinstance(value, bool):
+                out.setdefault("warmup", float(value) if value >= 1 else round(value * (self.last_step + 1)))
+            if last in ("lr", "learning_rate", "peak_lr", "max_lr") and isinstance(value, int | float):
+                out.setdefault("rate", float(value))
+        return out
+
+    @cached_property
+    def batch(self) -> float:
+        """Examples of one update, by the count of samples or else the settings; 0 if neither says."""
+        samples = self.curve("samples")
+        if samples is not None and len(samples) > 1:
+            return float(np.median(np.diff(samples.values) / np.diff(samples.steps)))
+        said = self.setting("total_batch_size", "global_batch_size", "batch_size", "train_batch_size")
+        return float(said) if isinstance(said, (int, float)) and not isinstance(said, bool) else 0.0
+
+    def guessing(self, loss: float) -> int:
+        """How many classes one would guess among for this loss, ln(classes); 0 if that is none that is likely.
+
+        The settings may name the number; else 2, 10, 100 and 1000 are tried.
+        """
+        words = ("num_classes", "n_classes", "classes", "num_labels", "vocab_size", "vocab")
+        named = next((v for word in words if isinstance(v := self.setting(word), int) and v > 1), None)
+        for classes in (named,) if named else (2, 10, 100, 1000):
+            if abs(loss / float(np.log(classes)) - 1) < 0.03:
+                return classes
+        return 0
+
+    def metric_since(self, step: int) -> tuple[str, bool]:
+        """An evaluation metric that did not get worse after a step, and whether it improved; ("", False) if there is none.
+
+        More is taken to be better, unless the name speaks of an error. Of several, those that improved must outnumber
+        those that got worse.
+        """
+        better: list[str] = []
+        worse: list[str] = []
+        same: list[str] = []
+        for curve in self.curves("evaluation metric"):
+            values = curve.values * (-1.0 if _ERROR.search(curve.name.lower()) else 1.0)
+            at = values[max(0, int(np.searchsorted(curve.steps, step)) - 1) :][:3]
+            if len(curve) < 4 or not len(at):
+                continue
+            gained = float(np.median(values[-3:])) - float(np.median(at))
+            bar = max(noise(values), 0.01 * abs(float(np.median(at))))
+            (better if gained > bar else worse if gained < -bar else same).append(curve.name)
+        if len(better) > len(worse):
+            return better[0], True
+        return (same[0] if same and not worse else ""), False
+
+    @cached_property
     def resumptions(self) -> list[int]:
         """First steps of the segments after the first."""
         return sorted({part.first_step for part in self.run.segments if part.id > 0})
@@ -224,6 +290,18 @@ class RunView:
         return None if series is None or not len(series) else _clean(series)
 
 
+_WARMUPS = (
+    "warmup",
+    "warmup_steps",
+    "num_warmup_steps",
+    "warmup_iters",
+    "lr_warmup_steps",
+    "warmup_ratio",
+    "warmup_fraction",
+)
+_ERROR = re.compile(
+    r"(?:^|[^a-z])(?:err|error|perplexity|ppl|mae|mse|rmse|bpb|wer|cer|ter|fid|loss)(?:$|[^a-z])"
+)
 _LONG_ROLES: tuple[Role, ...] = ("train loss", "rate", "gradient norm", "evaluation loss")
 
 

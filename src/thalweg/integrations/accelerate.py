@@ -7,7 +7,7 @@ are the updates that the watch counts itself: the ``step`` given to ``accelerato
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Any
 
 from torch import Tensor
 
@@ -20,8 +20,7 @@ except ImportError as error:
     raise explained(error, "accelerate", "accelerate") from error
 
 from thalweg.core.errors import UsageError
-from thalweg.integrations.fits import Fits, guarded, numbers_of, save_state
-from thalweg.integrations.options import WatchOptions
+from thalweg.integrations.fits import FitWatcher, guarded, numbers_of, save_state
 from thalweg.integrations.overhearing import Overheard, caller
 from thalweg.integrations.raw_norm import overhear_clipping
 from thalweg.watching import Watch
@@ -29,7 +28,7 @@ from thalweg.watching import Watch
 _LARGEST_WAITING = 1000
 
 
-class ThalwegTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is not followed: a base of type Any
+class ThalwegTracker(FitWatcher, GeneralTracker):  # type: ignore[misc]  # accelerate is not followed: a base of type Any
     """Watches an Accelerate loop; takes every keyword of `thalweg.watch`.
 
     As a tracker: ``Accelerator(log_with=ThalwegTracker())``, then ``accelerator.init_trackers(...)`` as usual. Without
@@ -46,8 +45,7 @@ class ThalwegTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is not
     requires_logging_directory = False
     main_process_only = False
 
-    def __init__(self, **options: Unpack[WatchOptions]) -> None:
-        self._fits = Fits(options)
+    def _reset(self) -> None:
         self._accelerator: Any = None
         self._targets: tuple[Any, Any] = (None, None)
         self._config: dict[str, Any] = {}
@@ -55,16 +53,10 @@ class ThalwegTracker(GeneralTracker):  # type: ignore[misc]  # accelerate is not
         self._waiting: list[dict[str, Any]] = []
         self._removable: list[Any] = []
         self._refused = False
-        super().__init__()
-
-    @property
-    def watch(self) -> Watch | None:
-        """The `Watch` under way or ended last; None before the first."""
-        return self._fits.watch
 
     @property
     def tracker(self) -> Watch | None:
-        """The same, as Accelerate calls it: ``accelerator.get_tracker("thalweg", unwrap=True)``."""
+        """`watch`, as Accelerate calls it: ``accelerator.get_tracker("thalweg", unwrap=True)``."""
         return self._fits.watch
 
     @guarded

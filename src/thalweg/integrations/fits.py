@@ -9,14 +9,14 @@ import functools
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.core.errors import ThalwegWarning
-from thalweg.integrations.options import checked
+from thalweg.integrations.options import WatchOptions, checked
 from thalweg.record import open_run
 from thalweg.watching import Watch, watch
 from thalweg.watching.planning import path_of
@@ -148,10 +148,44 @@ class Fits:
         return free
 
 
+class FitWatcher:
+    """What the callbacks share: options, a watch for each fit, and copies that have not watched anything yet.
+
+    A subclass names its library's base class after this one, and puts its own state into `_reset`.
+
+    Args:
+        **options: every keyword of `thalweg.watch`.
+
+    Raises:
+        UsageError: a value that can't be used.
+        TypeError: a keyword that `thalweg.watch` doesn't have.
+    """
+
+    def __init__(self, **options: Unpack[WatchOptions]) -> None:
+        self._fits = Fits(options)
+        self._reset()
+        super().__init__()
+
+    @property
+    def watch(self) -> Watch | None:
+        """The `Watch` of the present or last fit; None before the first."""
+        return self._fits.watch
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_fits": self._fits}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._fits = state["_fits"]
+        self._reset()
+
+    def _reset(self) -> None:
+        """Back to before the first fit."""
+
+
 def guarded(method: Method) -> Method:
     """A method that shows its exceptions as warnings and returns None, so that none reaches the user's loop.
 
-    For classes whose instances have their `Fits` as ``_fits``.
+    For methods of a `FitWatcher`.
     """
 
     @functools.wraps(method)

@@ -9,7 +9,7 @@ its closure.
 import sys
 from collections.abc import Mapping
 from importlib import import_module
-from typing import Any, Unpack
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -21,8 +21,7 @@ try:
 except ImportError as error:
     raise explained(error, "lightning", "lightning") from error
 
-from thalweg.integrations.fits import Fits, guarded, numbers_of, state_of
-from thalweg.integrations.options import WatchOptions
+from thalweg.integrations.fits import FitWatcher, guarded, numbers_of, state_of
 from thalweg.integrations.raw_norm import measure_norm
 from thalweg.record import guess_role
 from thalweg.watching import Watch
@@ -40,7 +39,7 @@ _SETTINGS = (
 )
 
 
-class ThalwegCallback(Callback):  # type: ignore[misc,valid-type]  # one of two packages, chosen by what the user imports
+class ThalwegCallback(FitWatcher, Callback):  # type: ignore[misc,valid-type]  # one of two packages, chosen by what the user imports
     """Watches each ``trainer.fit()``; takes every keyword of `thalweg.watch`.
 
     Recorded beside the default instruments: ``loss`` at every update (what ``training_step`` returns; with manual
@@ -57,23 +56,6 @@ class ThalwegCallback(Callback):  # type: ignore[misc,valid-type]  # one of two 
     _state: dict[str, Any] | None
     _losses: list[Tensor]
     _seen: dict[str, Any]
-
-    def __init__(self, **options: Unpack[WatchOptions]) -> None:
-        super().__init__()
-        self._fits = Fits(options)
-        self._reset()
-
-    @property
-    def watch(self) -> Watch | None:
-        """The `Watch` of the present or last fit; None before the first."""
-        return self._fits.watch
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_fits": self._fits}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._fits = state["_fits"]
-        self._reset()
 
     # -- what Lightning calls -----------------------------------------------------------------------------
 

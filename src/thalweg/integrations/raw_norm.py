@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from thalweg.integrations.overhearing import Overheard
 from thalweg.tensor.local import is_distributed
@@ -13,21 +12,14 @@ from thalweg.tensor.sumsq import sumsq
 from thalweg.watching import Watch
 
 
-def record_norm(watch: Watch, norm: Any, max_norm: float, index: int = 0) -> None:
-    """Record a norm that clipping returned, as ``watch.clip_grad_norm_`` does."""
-    total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
-    watch._record_clipping(watch._tracks[index], total, float(max_norm))
-
-
 def measure_norm(watch: Watch, optimizer: torch.optim.Optimizer, max_norm: float, index: int = 0) -> None:
     """Measure and record the norm of an optimizer's gradients, at the steps at which gradient norms are due."""
-    track = watch._tracks[index]
-    if not any(planned.name == "gradient-norm" for planned in track.governor.plan(track.tries).due):
+    if not watch.is_due("gradient-norm", index):
         return
     grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     if grads and not any(is_distributed(g) for g in grads):
         with torch.no_grad():
-            record_norm(watch, sumsq(grads).sum().sqrt(), max_norm, index)
+            watch.record_clipping(sumsq(grads).sum().sqrt(), max_norm, index)
 
 
 def overhear_clipping(accelerator: Any, watch: Watch, failed: Any) -> Overheard:
@@ -38,7 +30,7 @@ def overhear_clipping(accelerator: Any, watch: Watch, failed: Any) -> Overheard:
             max_norm = kwargs.get("max_norm", args[1] if len(args) > 1 else math.inf)
             norm_type = kwargs.get("norm_type", args[2] if len(args) > 2 else 2)
             if norm is not None and norm_type == 2 and accelerator.sync_gradients and max_norm < math.inf:
-                record_norm(watch, norm, max_norm)
+                watch.record_clipping(norm, max_norm)
         except Exception as error:
             failed("clip_grad_norm_", error)
 

@@ -12,7 +12,7 @@ after s updates, and are recorded at step s.
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 from thalweg.integrations.extras import explained
 
@@ -21,8 +21,7 @@ try:
 except ImportError as error:
     raise explained(error, "transformers", "transformers") from error
 
-from thalweg.integrations.fits import Fits, guarded, numbers_of, save_state
-from thalweg.integrations.options import WatchOptions
+from thalweg.integrations.fits import FitWatcher, guarded, numbers_of, save_state
 from thalweg.integrations.overhearing import Overheard, caller
 from thalweg.integrations.raw_norm import overhear_clipping
 from thalweg.watching import Watch
@@ -38,7 +37,7 @@ _COUNTED_ELSEWHERE = (
 )
 
 
-class ThalwegCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not followed: a base of type Any
+class ThalwegCallback(FitWatcher, TrainerCallback):  # type: ignore[misc]  # transformers is not followed: a base of type Any
     """Watches each ``trainer.train()``; takes every keyword of `thalweg.watch`.
 
     Recorded beside the default instruments: ``loss`` at every update, ``grad/norm_raw`` (before clipping) and
@@ -55,23 +54,6 @@ class ThalwegCallback(TrainerCallback):  # type: ignore[misc]  # transformers is
     _overheard: list[Overheard]
     _loss: Any
     _sets: tuple[str, ...]
-
-    def __init__(self, **options: Unpack[WatchOptions]) -> None:
-        super().__init__()
-        self._fits = Fits(options)
-        self._reset()
-
-    @property
-    def watch(self) -> Watch | None:
-        """The `Watch` of the present or last training; None before the first."""
-        return self._fits.watch
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_fits": self._fits}
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._fits = state["_fits"]
-        self._reset()
 
     # -- what the Trainer calls ---------------------------------------------------------------------------
 
@@ -227,7 +209,7 @@ def _checkpoint(args: Any, state: Any) -> str | None:
 
 
 def _config(args: Any, model: Any) -> dict[str, Any]:
-    config = dict(args.to_sanitized_dict())
+    config: dict[str, Any] = {**args.to_dict(), "train_batch_size": args.train_batch_size}
     own: Any = getattr(model, "config", None)
     if hasattr(own, "to_dict"):
         config["model"] = {k: v for k, v in own.to_dict().items() if k != "_name_or_path"}

@@ -2,6 +2,7 @@
 
 from thalweg.record.compaction import compact
 from thalweg.record.exporting import export_csv, export_parquet
+from thalweg.record.importing import import_runs
 from thalweg.record.naming import next_segment_path, rank_path, segment_path
 from thalweg.record.opening import open_run
 from thalweg.record.recorder import Recorder
@@ -28,6 +29,7 @@ __all__ = [
     "export_csv",
     "export_parquet",
     "guess_role",
+    "import_runs",
     "next_segment_path",
     "open_run",
     "open_runs",

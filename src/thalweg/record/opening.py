@@ -9,7 +9,7 @@ from typing import Any
 from thalweg.core.errors import RunFileError
 from thalweg.record.frames import MAGIC
 from thalweg.record.logreader import LogSource
-from thalweg.record.naming import SELECTOR, SUFFIX, family
+from thalweg.record.naming import SELECTOR, SUFFIX, family, split_name
 from thalweg.record.overview import Overview
 from thalweg.record.run import Run
 from thalweg.record.sources import Segment, Source
@@ -23,7 +23,7 @@ def open_run(
     """Open a run, finished, killed or still being written, with all its segments and ranks; or another tool's log.
 
     Args:
-        path: any of the run's files (".tw" may be left out), or a log of any known format: a TensorBoard folder, a
+        path: any of the run's files (".tw" may be left out), a folder with the files of one run, or a log of any known format: a TensorBoard folder, a
             ``trainer_state.json``, a CSV, ... (`thalweg methods --kind importer`); ``PATH::NAME`` for one of several.
         segment: read this segment alone and whole (from 0), also where a later one replaced it.
         map: what the names in it mean: ``{"loss": "train/my_loss"}``.
@@ -34,6 +34,8 @@ def open_run(
     full = Path(path).absolute()
     if not full.exists() and full.suffix != SUFFIX and full.with_name(full.name + SUFFIX).exists():
         full = full.with_name(full.name + SUFFIX)
+    if full.is_dir():
+        full = _only_run_in(full) or full
     if is_foreign(full):
         return _imported(path, segment, map)
     return Run(full, open_sources, segment=segment, names=map)
@@ -44,6 +46,22 @@ def is_foreign(path: Path) -> bool:
     if not path.exists():
         return SELECTOR in path.name
     return path.is_dir() or (path.suffix != SUFFIX and not read_head(path, 16).startswith(MAGIC))
+
+
+def _only_run_in(folder: Path) -> Path | None:
+    """The one run whose files a folder holds; None where there is none, so that it may be another tool's log.
+
+    Raises:
+        RunFileError: it holds several.
+    """
+    files = sorted(file for file in folder.glob(f"*{SUFFIX}") if file.is_file())
+    names = sorted({split_name(file).base for file in files})
+    if len(names) > 1:
+        listed = ", ".join(f"{name}{SUFFIX}" for name in names[:12])
+        raise RunFileError(
+            f"{folder} is a folder with {len(names)} runs: name one of {listed}, or open them all with open_runs"
+        )
+    return files[0] if files else None
 
 
 def _imported(path: str | os.PathLike[str], segment: int | None, map: Mapping[str, str] | None) -> Run:

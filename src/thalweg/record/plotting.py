@@ -220,6 +220,8 @@ _DOTS = np.array(
     [[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]], dtype=np.uint8
 )  # braille, row by column
 
+_BLOCKS = "▁▂▃▄▅▆▇█"
+
 
 def terminal_plot(
     x: ArrayLike, y: ArrayLike, width: int = 80, height: int = 16, title: str = "", *, scale: Scale = "auto"
@@ -274,6 +276,29 @@ def terminal_plot(
     ]
     foot = f"{'':>{margin}} └{'─' * columns}"
     return "\n".join([*head, *body, foot, _below(left, right, margin + 2, columns)])
+
+
+def terminal_heat(values: ArrayLike, width: int = 24) -> list[str]:
+    """Draw a matrix as text, a line of block characters a column, all on one scale: the higher, the larger.
+
+    Thinned as `thin_columns` does, so that a spike of one step is seen. The scale is logarithmic where all values are
+    positive and span more than two decades. A blank is no number, "!" an infinite one.
+
+    Args:
+        values: shape ``[steps, layers]``.
+        width: characters in a line at most; fewer if there are fewer steps.
+    """
+    matrix = np.asarray(values, dtype=float)
+    _, matrix = thin_columns(np.arange(len(matrix)), matrix, width)
+    if wants_log(matrix):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            matrix = np.log10(matrix)
+    finite = matrix[np.isfinite(matrix)]
+    low, high = _span(finite) if finite.size else (0.0, 1.0)
+    levels = np.nan_to_num((matrix - low) / (high - low) * (len(_BLOCKS) - 1), nan=0, posinf=0, neginf=0)
+    blocks = np.array(list(_BLOCKS))[levels.round().astype(int)]
+    drawn = np.where(np.isnan(matrix), " ", np.where(np.isinf(matrix), "!", blocks))
+    return ["".join(column) for column in drawn.T]
 
 
 def _span(values: Floats) -> tuple[float, float]:

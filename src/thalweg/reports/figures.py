@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from thalweg.diagnosis import Diagnosis
 from thalweg.record import Run, Series
 from thalweg.record.plotting import DASHES, LIGHT, downsample, thin_columns, wants_log
+from thalweg.record.run import LayerMatrix
 from thalweg.record.signals import SignalSpec
 from thalweg.reports.arrays import ArrayStore, Reference
 from thalweg.reports.panels import OTHER, PANELS, Panel, layered, quantity
@@ -25,6 +26,9 @@ STRETCHES = 200  # of the means drawn over a signal that jumps, at most
 WORTH_MEANS = 200  # values; fewer are seen one by one
 LINES_PER_PANEL = 12  # of one run; more can't be told apart
 OTHER_PANELS = 24
+MOST_INDICES = (
+    256  # of a vector's or matrix's values, a row each; more rows than lines on a screen tell nothing
+)
 EVENTS_DRAWN = 200  # of one run, the most severe first
 SEVERITIES = ("critical", "warning", "note")
 
@@ -110,12 +114,29 @@ def _plan(sources: Sequence[Source]) -> Iterator[tuple[Panel, list[list[SignalSp
             kind="layers" if of_layers else "lines",
         )
         yield panel, [[s for s in panel.picks(specs) if quantity(s) == name] for specs in rest]
+    yield from _plan_of_arrays(sources)
     if len(others) > OTHER_PANELS:
         left = ", ".join(name for name, _ in others[OTHER_PANELS:])
         yield (
             replace(OTHER, title=f"{len(others) - OTHER_PANELS} more signals", about=f"Not drawn: {left}."),
             [],
         )
+
+
+def _plan_of_arrays(sources: Sequence[Source]) -> Iterator[tuple[Panel, list[list[SignalSpec]]]]:
+    """Yield a panel for each signal whose values are vectors or matrices, or the words that it is not drawn."""
+    for name in sorted({s.name for source in sources for s in source.run.signals if s.shape})[:OTHER_PANELS]:
+        picks = [[s for s in source.run.signals if s.name == name and s.shape] for source in sources]
+        shapes = {spec.shape for specs in picks for spec in specs}
+        words = " and ".join(" by ".join(map(str, shape)) for shape in sorted(shapes))
+        if max(map(math.prod, shapes)) <= MOST_INDICES:
+            about = f"Values of {words}: a row for each index, the first on top."
+            yield replace(OTHER, title=name, about=about, kind="layers"), picks
+        else:
+            about = (
+                f"Recorded and not drawn: values of {words} are too many rows. run[{name!r}].values has them."
+            )
+            yield replace(OTHER, title=name, about=about), []
 
 
 def _recorded(run: Run) -> list[SignalSpec]:
@@ -204,8 +225,8 @@ def _heat_maps(
     for source, specs in zip(sources, picks, strict=True):
         if not specs:
             drawn.without.append(source.label)
-        for name in dict.fromkeys(quantity(spec) for spec in specs):
-            of_this = [spec for spec in specs if quantity(spec) == name]
+        for name in dict.fromkeys(_row_title(spec) for spec in specs):
+            of_this = [spec for spec in specs if _row_title(spec) == name]
             trace, values = _heat_map(source, name, of_this, store, cells)
             drawn.traces.append(trace)
             everything.append(values.ravel())
@@ -220,7 +241,7 @@ def _heat_map(
     source: Source, name: str, specs: Sequence[SignalSpec], store: ArrayStore, cells: int
 ) -> tuple[dict[str, Any], NDArray[Any]]:
     """Thin a quantity of all layers to a number of columns that keeps the page small; each keeps its largest value."""
-    matrix = source.run.matrix(name)
+    matrix = _matrix_of(source.run[name]) if specs[0].shape else source.run.matrix(name)
     columns = _share(cells, len(matrix.layers), LEAST_COLUMNS, MOST_COLUMNS)
     indices, values = thin_columns(np.arange(len(matrix.steps)), np.asarray(matrix.values), columns)
     steps = matrix.steps[indices]
@@ -232,6 +253,16 @@ def _heat_map(
         "z": store.add(values.T),
     }
     return trace, values
+
+
+def _row_title(spec: SignalSpec) -> str:
+    return spec.name if spec.shape else quantity(spec)
+
+
+def _matrix_of(series: Series) -> LayerMatrix:
+    """Return a signal of vectors or matrices as one matrix, its indices in place of layers."""
+    labels = [", ".join(map(str, index)) for index in np.ndindex(*series.spec.shape)]
+    return LayerMatrix(labels, series.steps, series.values.reshape(len(series), -1))
 
 
 def _positions_of_steps(

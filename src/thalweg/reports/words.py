@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-_ENDINGS = {"closed": "closed", "exit": "ended with its process", "killed": "killed: no end was written"}
+_ENDINGS = {
+    "closed": "closed",
+    "exit": "ended with its process",
+    "killed": "killed: no end was written",
+    "imported": "not known: imported from another tool's log",
+}
 
 
 def how_it_ended(live: bool, reason: str) -> str:

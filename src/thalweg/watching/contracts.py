@@ -107,6 +107,10 @@ class Measured:
     facts: Mapping[str, float | Sequence[float]] = field(default_factory=dict)
 
 
+class NotSeenError(Exception):
+    """What an instrument raises where there is nothing of what it measures: the record says why, once, as an event."""
+
+
 class ForwardScope(Protocol):
     """The forward that is under way, at the moment FORWARD: hooks put in through it are taken out at its end."""
 
@@ -219,7 +223,11 @@ class Instrument(Protocol):
         """The signals it writes."""
 
     def measure(self, view: StepView) -> Measured | None:
-        """Look at the step; return small device tensors, or None where there is nothing to see. Never wait."""
+        """Look at the step; return small device tensors, or None where there is nothing to see. Never wait.
+
+        Raises:
+            NotSeenError: there is nothing to see, and the user should know why.
+        """
 
     def finish(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]

@@ -5,6 +5,7 @@ nothing of the recomputation that activation checkpointing does later, in the ba
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 from weakref import ref
 
@@ -79,7 +80,7 @@ class RootForward:
                 if end.scope.over:
                     end.scope.close()
         for owner, look in self._ends if output is not None else ():
-            self._deliver(owner, lambda look=look: look(output))  # type: ignore[misc]  # a lambda with a default
+            self._deliver(owner, partial(look, output))
         self._ends.clear()
 
 

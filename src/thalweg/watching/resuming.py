@@ -5,12 +5,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from thalweg.record import open_run
-from thalweg.record.naming import next_segment_path, segment_path, split_name
+from thalweg.record.naming import family, next_segment_path, segment_path, split_name
+from thalweg.record.signals import SignalSpec
 from thalweg.tensor.ranks import agreed
 from thalweg.watching.track import Track
+from thalweg.watching.user_log import is_evaluation
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,28 @@ def continuation_of(path: Path) -> Continuation | None:
         if len(run[name])
     ]
     return Continuation(segment_path(path, number), run.id, number, 0, max(steps, default=-1))
+
+
+def evaluations_kept(last: Continuation) -> list[tuple[SignalSpec, float, float]]:
+    """(signal, value, Unix time) of each evaluation of the model that the new segment starts from.
+
+    A segment replaces what was recorded at its first step and after it. An evaluation at that step is of the model
+    before the first update of the new segment, and a run evaluated and then saved doesn't evaluate again
+    when it goes on: the new segment repeats these values.
+    """
+    files = family(last.path)
+    if not files:
+        return []
+    run = open_run(files[0])
+    if run.id != last.run_id:
+        return []
+    kept = []
+    for spec in run.signals:
+        if is_evaluation(spec.name, spec.role) and spec.clock == "updates" and not spec.shape:
+            series = run[spec.name]
+            found = np.flatnonzero(series.steps == last.first_step)
+            kept += [(spec, float(series.values[i]), float(series.times[i])) for i in found]
+    return kept
 
 
 def _next_segment(path: Path) -> int:

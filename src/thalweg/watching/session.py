@@ -37,7 +37,7 @@ from thalweg.watching.planning import (
     reserved_names,
     targets_of,
 )
-from thalweg.watching.resuming import Continuation, continuation_of, present_step
+from thalweg.watching.resuming import Continuation, continuation_of, evaluations_kept, present_step
 from thalweg.watching.surroundings import environment
 from thalweg.watching.track import Track
 from thalweg.watching.user_log import UserLog
@@ -270,11 +270,8 @@ class Watch:
         total = torch.nn.utils.clip_grad_norm_(
             self._parameters(index), max_norm, norm_type, error_if_nonfinite, foreach
         )
-        if not self._closed and norm_type == 2.0:
-            try:
-                self._record_clipping(self._tracks[index], total, float(max_norm))
-            except Exception as error:
-                self._journal.failed("clipping", error)
+        if norm_type == 2.0:
+            self.record_clipping(total, max_norm, index)
         return total
 
     def step(self) -> None:
@@ -386,6 +383,42 @@ class Watch:
         if not self._closed:
             self._journal.mirrors.append(made)
 
+    # -- for integrations ---------------------------------------------------------------------------------
+
+    def record_clipping(self, norm: Tensor | float, max_norm: float, index: int = 0) -> None:
+        """Record the norm that somebody else's clipping found, as `clip_grad_norm_` records its own.
+
+        Args:
+            norm: of the gradients before clipping; a tensor stays where it is, nothing waits for it.
+            max_norm: the limit.
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return
+        try:
+            total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
+            if is_distributed(total):
+                raise ThalwegError("the norm of sharded gradients would need a collective; not recorded")
+            self._begin()
+            track = self._tracks[index]
+            track.view.unclipped = kept = total.detach().clone()
+            payload = (self._clipping, ("norm",), (), {"max_norm": float(max_norm)})
+            self._journal.put(Entry("measured", track.writer, track.tries, payload, [kept]))
+        except Exception as error:
+            self._journal.failed("clipping", error)
+
+    def is_due(self, instrument: str, index: int = 0) -> bool:
+        """Whether an instrument looks at the step under way.
+
+        Args:
+            instrument: its card's name, such as "gradient-norm".
+            index: which of the watched optimizers, in the order they were given.
+        """
+        if self._closed:
+            return False
+        track = self._tracks[index]
+        return any(planned.name == instrument for planned in track.governor.plan(track.tries).due)
+
     # -- stopping and going on ----------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
@@ -434,6 +467,7 @@ class Watch:
         for track in self._tracks:
             track.hooks.remove()
             track.owner = None
+            track.finish()
         try:
             if not any(t.tries for t in self._tracks) and reason != "watched anew":
                 self._say_never_stepped()
@@ -502,8 +536,9 @@ class Watch:
         # Handlers run last in, first out: registered after the recorder's, the watch closes before it does.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
+        training = rank_and_world()[1]
         for track in self._tracks:
-            for kind, details in notices(track, self._world):
+            for kind, details in notices(track, self._world, training):
                 recorder.event(kind, step=None, source="watch", **details)
         for spec in self._declared.values():
             recorder.declare_spec(spec)
@@ -522,6 +557,16 @@ class Watch:
             state = self._continuation.tracks.get(track.writer.key, {}) if self._continuation else {}
             first = self._continuation.first_step if self._continuation else 0
             track.begin(int(state.get("updates", first)), state.get("initial"))
+        if self._continuation is not None:
+            self._repeat_evaluations(self._continuation)
+
+    def _repeat_evaluations(self, last: Continuation) -> None:
+        try:
+            for spec, value, time in evaluations_kept(last):
+                self._journal.recorder.declare_spec(spec)
+                self._journal.recorder.log({spec.name: value}, last.first_step, time=time)
+        except Exception as error:
+            self._journal.failed("earlier evaluations", error)
 
     def _go_on(self, state: Mapping[str, Any]) -> None:
         last = Continuation.from_state(state, self.path)
@@ -562,18 +607,6 @@ class Watch:
         self._journal.event("no step seen", severity="warning", text=text)
         self._journal.warn(text)
 
-    def _record_clipping(self, track: Track, total: Tensor, max_norm: float) -> None:
-        if is_distributed(total):
-            self._journal.failed(
-                "clipping",
-                ThalwegError("the norm of sharded gradients would need a collective; not recorded"),
-            )
-            return
-        self._begin()
-        track.view.unclipped = norm = total.detach().clone()
-        payload = (self._clipping, ("norm",), (), {"max_norm": max_norm})
-        self._journal.put(Entry("measured", track.writer, track.tries, payload, [norm]))
-
     def _index(self, key: str | None) -> int:
         if key is None:
             return 0
@@ -591,8 +624,14 @@ class Watch:
         return list(alive.parameters()) if alive is not None else []
 
 
-def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
-    """What the record says at its start of what is not, or can't be, seen."""
+def notices(track: Track, world: int, training: int) -> list[tuple[str, dict[str, Any]]]:
+    """What the record says at its start of what is not, or can't be, seen.
+
+    Args:
+        track: one optimizer and its model.
+        world: how many ranks record.
+        training: how many ranks train.
+    """
     table = track.table
     out: list[tuple[str, dict[str, Any]]] = [
         (
@@ -618,6 +657,13 @@ def notices(track: Track, world: int) -> list[tuple[str, dict[str, Any]]]:
         text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
         sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
         out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
+    if training > 1:
+        text = (
+            f"{training} ranks train, and samples and throughput count the examples of one: what its own forwards were "
+            "given. Tokens are what watch.log was told."
+        )
+        signals = [track.writer.key + name for name in ("samples", "throughput/examples")]
+        out.append(("one rank", {"signals": signals, "ranks": training, "text": text}))
     sharded = sum(r.sharded for r in table.rows)
     if sharded and world == 1:
         text = (

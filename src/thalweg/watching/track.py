@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from thalweg.tensor.hooks import Hooks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
-from thalweg.watching.contracts import HeldBatch, Instrument, Measured, When
+from thalweg.watching.contracts import HeldBatch, Instrument, Measured, NotSeenError, Quantity, When
 from thalweg.watching.cost import CostMeter
 from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
@@ -87,12 +87,14 @@ class Track:
         self._last = 0.0
         self._found_inf: Tensor | None = None
         self._scaler_states: Any = None
+        self._loss_scale: Tensor | None = None
         self._skipped_examples = 0
         wrapped = model._modules.get("_orig_mod", model)
         ddp = isinstance(wrapped, nn.parallel.DistributedDataParallel)
         self._reducing = proxy(wrapped) if ddp else None
         self._grad_mark: tuple[int, int] | None = None
         self._failures: dict[str, int] = {}
+        self._reasons: set[str] = set()
         self.compiled = is_compiled(model)
         self._modules = ModuleList(model)
         self._held = held if self.compiled and can_look(model) else None
@@ -151,7 +153,7 @@ class Track:
         self.view.begin(self.tries)
         self._look_at_gradient()
         self._end_step((), start)
-        self._copy_ahead()
+        self._look_ahead()
 
     # -- forwards -----------------------------------------------------------------------------------------
 
@@ -171,6 +173,8 @@ class Track:
             self._first()
         self.stamp = self.evaluation_stamp = self.tries
         self.forwards_seen = self._trained = self._marked = True
+        if self.repeating:  # the same batch, for another evaluation of a closure
+            return
         view, plan = self.view, self._next
         if self._scaler is not None:
             self._look_at_scaler()
@@ -195,9 +199,8 @@ class Track:
             self._skipped_examples += view.examples
             view.micro_batches = view.examples = 0
         scale = scaler._scale  # made at the first scaler.scale(loss)
-        self._put(
-            "scale", None, [torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()]
-        )
+        self._loss_scale = torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()
+        self._put("scale", None, [self._loss_scale])
 
     def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
         scope = RootForward(inner_model(module) if self.compiled else module, self._modules, self._deliver)
@@ -222,6 +225,8 @@ class Track:
         try:
             with torch.no_grad():
                 self._keep(planned, look())
+        except NotSeenError as reason:
+            self._say_not_seen(planned, str(reason))
         except Exception as error:
             self._failed(planned.name, error)
         took = _now() - start
@@ -265,8 +270,13 @@ class Track:
 
     def _look_at_gradient(self) -> None:
         plan = self._plan
-        if plan.gradient:
-            self._call(When.GRADIENT, plan.gradient)
+        due = plan.gradient
+        if (
+            due and self._optimizer is None
+        ):  # the update is done: what reads parameters alone was asked before it
+            due = tuple(p for p in due if not _reads_parameters_alone(p))
+        if due:
+            self._call(When.GRADIENT, due)
         if plan.keep_gradient:  # now, since an optimizer may change gradients in place
             try:
                 with torch.no_grad():
@@ -274,13 +284,19 @@ class Track:
             except Exception as error:
                 self.journal.failed("gradient sample", error)
 
-    def _copy_ahead(self) -> None:
-        """Where no hook tells when an update begins, copy what the next one is measured from already now."""
-        self._copied = self._optimizer is None and bool(self._next.copies)
+    def _look_ahead(self) -> None:
+        """Where no hook tells when an update begins, look at the parameters and copy them already now."""
+        if self._optimizer is not None:
+            return
+        began = _now()
+        due = tuple(p for p in self._next.gradient if _reads_parameters_alone(p))
+        if due:
+            self.view.begin(self.tries)
+            self._call(When.GRADIENT, due)
+        self._copied = bool(self._next.copies)
         if self._copied:
-            began = _now()
             self._keep_parameters(self._next)
-            self.spent += _now() - began
+        self.spent += _now() - began
 
     def _keep_parameters(self, plan: StepPlan) -> None:
         began = _now()
@@ -404,6 +420,8 @@ class Track:
         began = _now()
         try:
             self._keep(planned, planned.instrument.measure(self.view))
+        except NotSeenError as reason:
+            self._say_not_seen(planned, str(reason))
         except Exception as error:
             self._failed(planned.name, error)
         planned.spent += _now() - began
@@ -413,6 +431,14 @@ class Track:
             keys = tuple(measured.values)
             payload = (planned.instrument, keys, measured.layers, measured.facts)
             self._put("measured", payload, [measured.values[k] for k in keys])
+
+    def _say_not_seen(self, planned: Planned, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            signals = [self.writer.key + name for name in planned.instrument.card.signals]
+            self.journal.event(
+                "not recorded", step=self.writer.step_of(self.tries), signals=signals, text=reason
+            )
 
     def _failed(self, name: str, error: Exception) -> None:
         self._failures[name] = self._failures.get(name, 0) + 1
@@ -442,7 +468,15 @@ class Track:
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
-        self._copy_ahead()
+        self._look_ahead()
+
+    def finish(self) -> None:
+        """The record ends: whether a GradScaler skipped the last update is known only now."""
+        try:
+            if self._loss_scale is not None and self._scaler.get_scale() < self._loss_scale.item():
+                self._look_at_scaler()
+        except Exception as error:
+            self.journal.failed("loss scale", error)
 
     def initial_state(self) -> dict[str, Tensor]:
         """Name -> kept sample of the initial parameters."""
@@ -507,6 +541,12 @@ class Track:
         )
         self.journal.event("no forward seen", severity="warning", text=text)
         self.journal.warn(text)
+
+
+def _reads_parameters_alone(planned: Planned) -> bool:
+    quantities = planned.instrument.needs.quantities
+    reads = quantities & {Quantity.PARAM, Quantity.PARAM_SAMPLE}
+    return bool(reads) and not quantities & {Quantity.GRAD, Quantity.GRAD_SAMPLE}
 
 
 def _is_of_the_loop() -> bool:

@@ -30,7 +30,7 @@ class UserLog:
     def declared(self, name: str, role: Role) -> str:
         """The name a signal with this role is recorded under."""
         full, evaluation = self._resolve(name, "")
-        self._names[(name, "")] = (full, role in _EVALUATION if role else evaluation)
+        self._names[(name, "")] = (full, is_evaluation(full, role) if role else evaluation)
         self._orders.clear()
         return full
 
@@ -100,18 +100,20 @@ class UserLog:
             full = f"{prefix.rstrip('/')}/{name}" if prefix and name != "tokens" else name
             if full in self._reserved or any(full.startswith(r) for r in self._reserved if r.endswith("/")):
                 full = f"user/{full}"
-            evaluation = (
-                guess_role(f"{full}/loss") in _EVALUATION
-            )  # a word such as eval, whatever was measured
-            known = self._names[(name, prefix)] = (full, evaluation)
+            known = self._names[(name, prefix)] = (full, is_evaluation(full))
         return known
+
+
+def is_evaluation(name: str, role: Role = "") -> bool:
+    """Whether a signal is of evaluation: by its role, else by a word such as eval in its name, whatever was measured."""
+    return (role or guess_role(f"{name}/loss")) in _EVALUATION
 
 
 def _number(value: Any) -> float:
     """The value as a float; a TypeError for text and for what has several elements."""
     if isinstance(value, (str, bytes)):
         raise TypeError
-    return float(value)
+    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _scalar(value: Any) -> float | None:

@@ -49,7 +49,7 @@ PAGE = Page(
     ),
     tried="Exact zeros need no threshold; three measurements over 20 steps are asked for. Small MLPs, CNNs and GPTs of "
     "some hundred steps.",
-    explains=("plateau", "rate-low", "constant-prediction", "gradient-vanishing"),
+    explains=("plateau", "rate-low", "constant-prediction"),
 )
 _LEAST = 3  # measurements that must all be zero
 _SPAN = 20  # steps that they must span: some networks start with zeros that go away after an update or two

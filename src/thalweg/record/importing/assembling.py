@@ -12,6 +12,7 @@ Everything here treats all formats alike:
 import hashlib
 import itertools
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,10 @@ from thalweg.record.codecs import Ints
 from thalweg.record.importing.contracts import Column, Imported, NameMap, Part
 from thalweg.record.importing.memory import MemorySource, Table
 from thalweg.record.importing.signature import signature_of
+from thalweg.record.importing.tabular import THINNED
 from thalweg.record.joining import tidy
 from thalweg.record.jsontext import to_plain
-from thalweg.record.roles import guess_role
+from thalweg.record.roles import guess_part, guess_role
 from thalweg.record.signals import Role, SignalSpec
 from thalweg.record.sources import Segment
 
@@ -50,6 +52,8 @@ WORDS: Mapping[str, Role] = {
     "loss_scale": "loss scale",
     "batch_size": "batch size",
 }
+_FIRST_DATE = 1e14  # microseconds, in 1973: times below count from a start that the log doesn't tell
+_LONG_GAP, _FEWEST_GAPS = 20, 10  # times the usual spacing is a hole, in a log with at least so many rows
 _MOST_RESUMPTIONS = 0.02  # of the rows; a log that goes back more often is unsorted, not resumed
 
 
@@ -67,7 +71,10 @@ def assemble(imported: Imported, names: NameMap) -> MemorySource:
     warnings = list(imported.warnings)
     split = [piece for part in parts for piece in _split_at_rewinds(part, warnings)]
     specs = {column.name: _spec(column, roles) for column in columns}
-    tables = [_table(part, specs, warnings) for part in split]
+    notes = [*imported.notes, *_take_parts(specs)]
+    tables = [_table(part, specs) for part in split]
+    _say_disorder(split, warnings)
+    _say_holes(tables, specs, warnings)
     run_id = hashlib.sha256(f"{imported.path.absolute()}\0{imported.name}".encode()).hexdigest()[:32]
     segments = [
         (_segment(index, part, table, imported), table)
@@ -78,7 +85,8 @@ def assemble(imported: Imported, names: NameMap) -> MemorySource:
         "config": to_plain(dict(imported.config)),
         "environment": to_plain(dict(imported.environment)),
         "tags": imported.tags,
-        "imported": {"format": imported.format, "path": str(imported.path), "notes": imported.notes},
+        "summary": to_plain(dict(imported.summary)),
+        "imported": {"format": imported.format, "path": str(imported.path), "notes": notes},
     }
     before = signature_of(imported.path)
     return MemorySource(
@@ -115,6 +123,7 @@ def _mapped_roles(names: NameMap, columns: list[Column], path: Path) -> dict[str
 _PLACES = frozenset(
     {"step", "epoch", "time"}
 )  # words that say where values lie: importers use them while reading
+_EXACT = ("tokens", "samples", "wall time")  # counters outgrow the 7 digits of float32
 
 
 def short_names(names: NameMap) -> dict[str, str]:
@@ -123,31 +132,54 @@ def short_names(names: NameMap) -> dict[str, str]:
 
 
 def _spec(column: Column, roles: Mapping[str, Role]) -> SignalSpec:
-    return SignalSpec(
+    role = roles.get(column.name) or column.role or guess_role(column.name)
+    spec = SignalSpec(
         name=column.name,
-        role=roles.get(column.name) or column.role or guess_role(column.name),
+        role=role,
         clock=column.clock,
         unit=column.unit,
-        dtype="float64" if column.role in ("tokens", "samples") else "float32",
+        dtype="float64" if role in _EXACT else "float32",
         window=column.window,
         estimator=column.estimator,
     )
+    return _with_window(spec)
+
+
+def _with_window(spec: SignalSpec) -> SignalSpec:
+    """A value an epoch of what is trained on is no single step's."""
+    if spec.clock != "epochs" or spec.role not in ("train loss", "train metric") or spec.window != 1:
+        return spec
+    return replace(
+        spec, window=0, estimator=spec.estimator or "one value an epoch: probably the mean over it"
+    )
+
+
+def _take_parts(specs: dict[str, SignalSpec]) -> list[str]:
+    """Where nothing is the loss as a whole, give the role to its parts; in words, so that the user can choose."""
+    notes = []
+    for role in ("train loss", "evaluation loss"):
+        if any(spec.role == role for spec in specs.values()):
+            continue
+        parts = [name for name, spec in specs.items() if not spec.role and guess_part(name) == role]
+        for name in parts:
+            specs[name] = _with_window(replace(specs[name], role=role))
+        if len(parts) > 1:
+            notes.append(
+                f"no {role} as a whole: {', '.join(parts[:8])} are parts or data sets, each taken as one"
+            )
+    return notes
 
 
 def _split_at_rewinds(part: Part, warnings: list[str]) -> list[Part]:
     """The part as it is, or one piece for each time that the longest column's steps go back and stay back."""
-    ordered = [c for c in part.columns if c.order is not None and c.clock == "updates"]
+    ordered = [c for c in part.columns if c.order is not None and c.clock != "rows"]
     guide = max(ordered, key=lambda c: len(c.steps), default=None)
     if guide is None or guide.order is None:
         return [part]
     places = rewinds(guide.steps)
     if not len(places):
         return [part]
-    first = int(guide.steps[places[0]])
-    warnings.append(
-        f"steps go back {len(places)} time{'s' if len(places) > 1 else ''}, first to {first:,}: taken as a resumption, "
-        "which replaces what was logged before from that step on"
-    )
+    warnings.append(_how_it_goes_back(guide.steps, places))
     cuts = [0, *(int(guide.order[place]) for place in places), 1 << 62]
     pieces = []
     for low, high in itertools.pairwise(cuts):
@@ -155,6 +187,19 @@ def _split_at_rewinds(part: Part, warnings: list[str]) -> list[Part]:
         columns += [c for c in part.columns if c.order is None and low == 0]
         pieces.append(_without_empty(Part(columns=columns, started=part.started, ended=part.ended)))
     return [piece for piece in pieces if piece.columns]
+
+
+def _how_it_goes_back(steps: Ints, places: Ints) -> str:
+    first, times = int(steps[places[0]]), f"{len(places)} time{'s' if len(places) > 1 else ''}"
+    if first <= int(steps[0]):
+        return (
+            f"steps begin anew at {first:,} ({times}): what came before is segment 0, replaced by what follows; "
+            "are these several runs in one log?"
+        )
+    return (
+        f"steps go back {times}, first to {first:,}: taken as a resumption, which replaces what was logged before from "
+        "that step on"
+    )
 
 
 def rewinds(steps: Ints) -> Ints:
@@ -186,28 +231,61 @@ def _between(column: Column, low: int, high: int) -> Column:
     )
 
 
-def _table(part: Part, specs: Mapping[str, SignalSpec], warnings: list[str]) -> Table:
+def _say_holes(tables: list[Table], specs: Mapping[str, SignalSpec], warnings: list[str]) -> None:
+    """Say where the fullest signal of steps has no rows for much longer than usual."""
+    for table in tables:
+        names = [
+            n for n in table if specs[n].clock == "updates" and not specs[n].estimator.startswith(THINNED)
+        ]
+        if not names:
+            continue
+        steps = table[max(names, key=lambda name: len(table[name][0]))][0]
+        gaps = np.diff(steps)
+        if len(gaps) < _FEWEST_GAPS:
+            continue
+        long = np.flatnonzero(gaps > _LONG_GAP * np.median(gaps))
+        if len(long) and len(long) < len(gaps) / 10:
+            at = long[np.argmax(gaps[long])]
+            warnings.append(
+                f"{len(long):,} holes: the longest without any row is from step {steps[at]:,} to {steps[at + 1]:,}"
+            )
+
+
+def _say_disorder(parts: list[Part], warnings: list[str]) -> None:
+    """Say how many rows were sorted, and how many values were dropped for a later one at the same step."""
+    columns = [column for part in parts for column in part.columns]
+    unsorted = sum(int((np.diff(column.steps) < 0).sum()) for column in columns)
+    repeated = sum(_contradictions(column.steps, column.values) for column in columns)
+    if unsorted:
+        warnings.append(f"{unsorted:,} values were out of order, and were sorted by their step")
+    if repeated:
+        warnings.append(
+            f"{repeated:,} values repeat a step of their signal with another value: the last one at each step is kept"
+        )
+
+
+def _table(part: Part, specs: Mapping[str, SignalSpec]) -> Table:
     table: Table = {}
-    unsorted = repeated = 0
     for column in part.columns:
         steps = np.asarray(column.steps, np.int64)
-        times = _microseconds(column, part)
         rows, values = tidy(steps, np.arange(len(steps)))
-        unsorted += int((np.diff(steps) < 0).sum())
-        repeated += len(steps) - len(rows)
         with np.errstate(over="ignore"):
             table[column.name] = (
                 rows,
                 np.asarray(column.values, np.float64)[values].astype(specs[column.name].dtype),
-                times[values],
+                _microseconds(column, part)[values],
             )
-    if unsorted:
-        warnings.append(f"{unsorted:,} rows were out of order, and were sorted by their step")
-    if repeated:
-        warnings.append(
-            f"{repeated:,} values repeat a step of their signal: the last one at each step is kept"
-        )
     return table
+
+
+def _contradictions(steps: Ints, values: NDArray[np.float64]) -> int:
+    """How many values repeat a step with another value; the same said twice is no loss."""
+    if len(steps) < 2 or bool((steps[1:] > steps[:-1]).all()):
+        return 0
+    order = np.argsort(steps, kind="stable")
+    same = np.diff(steps[order]) == 0
+    before, after = values[order][:-1], values[order][1:]
+    return int((same & (before != after) & ~(np.isnan(before) & np.isnan(after))).sum())
 
 
 def _microseconds(column: Column, part: Part) -> NDArray[np.int64]:
@@ -218,9 +296,10 @@ def _microseconds(column: Column, part: Part) -> NDArray[np.int64]:
 
 
 def _segment(index: int, part: Part, table: Table, imported: Imported) -> Segment:
-    firsts = [int(steps[0]) for steps, _, _ in table.values()]
+    on_updates = [table[c.name] for c in part.columns if c.clock == "updates" and c.name in table]
+    firsts = [int(steps[0]) for steps, _, _ in on_updates or table.values()]
     seen = [int(times.min()) for _, _, times in table.values()] + [int(t.max()) for _, _, t in table.values()]
-    known = [t / 1e6 for t in seen if t > 0]
+    known = [t / 1e6 for t in seen if t > _FIRST_DATE]
     return Segment(
         id=index,
         rank=0,

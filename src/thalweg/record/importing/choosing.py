@@ -14,7 +14,9 @@ from thalweg.core.errors import RunFileError, ThalwegError
 from thalweg.core.method_index import of_kind
 from thalweg.record.importing.assembling import assemble, short_names
 from thalweg.record.importing.contracts import Imported, Importer, NameMap
+from thalweg.record.importing.progress import Tell, listening
 from thalweg.record.naming import SELECTOR
+from thalweg.record.opening import read_head
 from thalweg.record.run import Run
 from thalweg.record.sources import Source
 
@@ -28,6 +30,7 @@ def import_runs(
     map: Mapping[str, str] | None = None,
     pattern: str = "",
     format: str = "",
+    tell: Tell | None = None,
 ) -> list[Run]:
     """Read the runs of another tool's log, whatever its format.
 
@@ -37,6 +40,7 @@ def import_runs(
         map: what the names in the log mean: ``{"loss": "train/my_loss", "step": "global_step"}``.
         pattern: for text logs, a regular expression with named groups (``step`` among them).
         format: name of the importer; by default the one that is surest.
+        tell: called with the bytes read and the bytes there are, now and then.
 
     Returns:
         The runs, in the order of the log; at least one.
@@ -44,18 +48,27 @@ def import_runs(
     Raises:
         RunFileError: nothing there, no importer takes it, or it can't be read; the message says what was tried.
     """
-    text, _, wanted = os.fspath(path).partition(SELECTOR)
+    text, wanted = _parts_of(os.fspath(path))
     full = Path(text).absolute()
     if not full.exists():
         raise RunFileError(f"{text}: there is no such file or folder")
+    if not full.is_dir():
+        read_head(full, 1)  # says in words what can't be read, and never waits for a pipe
     names = NameMap(dict(map or {}), pattern)
     importer = _importer(format) if format else _surest(full, names)
-    found = list(importer.read(full, names))
+    with listening(tell):
+        found = list(importer.read(full, names))
     if wanted:
         found = [one for one in found if one.name == wanted] or _no_such(text, wanted, found)
     if not found:
         raise RunFileError(f"{text}: read as {importer.CARD.name}, and no run was found in it")
     return [_as_run(one, importer, names, segment) for one in found]
+
+
+def _parts_of(text: str) -> tuple[str, str]:
+    """A path, and the name of one run in it; a file that is called so with its "::" is one path."""
+    path, _, wanted = text.partition(SELECTOR)
+    return (text, "") if wanted and Path(text).exists() else (path, wanted)
 
 
 def _as_run(imported: Imported, importer: Importer, names: NameMap, segment: int | None) -> Run:
@@ -84,15 +97,18 @@ def _no_such(text: str, wanted: str, found: list[Imported]) -> list[Imported]:
 
 
 def _surest(path: Path, names: NameMap) -> Importer:
-    scored = [(_how_sure(importer, path), importer.CARD.name, importer) for importer in _importers()]
     if names.pattern:
-        scored = [row for row in scored if row[1] == "text-log"]
-        return scored[0][2]
+        return _importer("text-log")
+    scored = [(_how_sure(importer, path), importer.CARD.name, importer) for importer in _importers()]
     sure, _, importer = max(scored, key=lambda row: (row[0], row[1]))
     if sure >= _SURE_ENOUGH:
         return importer
     tried = ", ".join(sorted(name for _, name, _ in scored))
-    raise RunFileError(f"{path}: no importer knows this; tried: {tried}")
+    if path.is_dir():
+        raise RunFileError(
+            f"{path} is a folder without a run: no run file, and no log that an importer knows ({tried})"
+        )
+    raise RunFileError(f"{path}: no importer knows this file; tried: {tried}")
 
 
 def _how_sure(importer: Importer, path: Path) -> float:

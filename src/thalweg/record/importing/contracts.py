@@ -79,6 +79,7 @@ class Imported:
         parts: what each process wrote, in the order of time; importers that can't tell give one.
         config: the run's settings, where the log has them.
         environment: versions and hardware, where the log has them.
+        summary: results that the log states by itself (a best metric, means over the whole run).
         tags: words to find it by.
         notes: facts for the reader of the record ("histories of W&B are sampled").
         warnings: what could not be read, or was damaged, in words with the place.
@@ -91,6 +92,7 @@ class Imported:
     parts: list[Part]
     config: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

@@ -13,7 +13,7 @@ averaged first and divided afterwards, since the mean of ratios is biased. The a
 It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
 unit is examples where the forward's first argument has a batch dimension, else micro-batches. Clipping changes the
 big batch and not the small one: with ``watch.clip_grad_norm_`` the norm before it is used, and an update whose
-gradients were changed in place by something else is left out. Under a GradScaler give it to the watch.
+gradients were changed in place by something else is left out, and the record says so. Under a GradScaler give it to the watch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ import numpy as np
 from torch import Tensor
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, NotSeenError, Quantity, StepView, When
 
 CARD = Card(
     name="noise-scale",
@@ -46,6 +46,12 @@ MEMORY = 20
 
 LARGEST_RATIO = 1e4
 """Above this many times what pure noise would give, the small batch was measured under a loss scale, and is left out."""
+
+CLIPPED = (
+    "The gradients were changed in place after the last backward pass, as torch.nn.utils.clip_grad_norm_ does, and the "
+    "noise scale compares them with those of the first micro-batch: such an update is left out. "
+    "watch.clip_grad_norm_(max_norm) clips just so, and hands over the norm before it."
+)
 
 
 class NoiseScale:
@@ -88,9 +94,11 @@ class NoiseScale:
         later = view.micro_batches - 1
         copied = 0 if view.ranks == 1 else 1 if view.unreduced else later  # DDP copies what it has reduced
         clipped = _writes(view) - small[3] > later + copied
-        if uneven or (clipped and view.unclipped is None):
+        if uneven:
             return None
         unclipped = view.unclipped
+        if clipped and unclipped is None:
+            raise NotSeenError(CLIPPED)
         big = view.sumsq(Quantity.GRAD).sum() if unclipped is None else unclipped.to(small[1]).square()
         sums = {"small": small[1], "big": big}
         alone = 1 if view.unreduced else view.ranks

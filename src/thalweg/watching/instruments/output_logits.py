@@ -7,8 +7,12 @@ Transformer training instabilities", 2023). In a collapsed row the cross-entropy
 and its gradient with it: learning stops without regularization (Prieto et al., "Grokking at the Edge of Numerical
 Stability", 2025).
 
-Taken from the model's output where that is a floating tensor [rows, classes] or [batch, length, classes], alone,
-first in a tuple, or called ``logits``; at most `ROWS` rows, evenly spread.
+What counts as logits: in the model's output the field ``logits``; else the output itself, or the first of a tuple. It
+is a floating tensor [rows, classes] or [batch, length, classes], and unless it bears the name, the autograd graph
+must not say that it came out of a function whose values are no logits any more (`SQUASHES`: the pixels of an
+autoencoder, probabilities, log-probabilities, whose log Z is 0); if so, nothing is recorded, and an event says why. The
+outputs of a regression with two or more targets can't be told from logits: leave the instrument out there
+(``probes=``). At most `ROWS` rows are looked at, evenly spread.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +22,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, NotSeenError, StepView, When
 
 CARD = Card(
     name="output-logits",
@@ -27,12 +31,39 @@ CARD = Card(
     papers=(14, 220),
     formula="log Z = log sum_c exp(z_c);  collapsed: log sum_c exp(z_c - max_k z_k) = 0 in the working type",
     symbols={"z": "output logits of one row"},
-    needs="eager mode; a model whose output is logits",
+    needs="eager mode; a model whose output is logits: called so, or no output of a sigmoid, softmax or the like",
     cost="one pass over at most 1,024 rows of the output",
     signals=("logits/largest", "logits/log_partition", "logits/collapsed"),
 )
 
 ROWS = 1024
+
+SQUASHES = (
+    "LogSoftmax",
+    "Softmax",
+    "Sigmoid",
+    "LogSigmoid",
+    "Tanh",
+    "Relu",
+    "Softplus",
+    "Hardtanh",
+    "Hardsigmoid",
+    "Exp",
+)
+"""Functions, as autograd calls them, whose values are no logits: through a softmax nobody sends them again."""
+
+_VIEWS = (
+    "View",
+    "UnsafeView",
+    "ReshapeAlias",
+    "Transpose",
+    "T",
+    "Permute",
+    "Squeeze",
+    "Unsqueeze",
+    "ToCopy",
+    "Clone",
+)
 
 
 class OutputLogits:
@@ -64,18 +95,41 @@ class OutputLogits:
 
 
 def find_logits(output: Any) -> Tensor | None:
-    """The logits in a model's output, or None."""
+    """The logits in a model's output; None if it has none.
+
+    Raises:
+        NotSeenError: what would be the logits came out of a function after which they are none.
+    """
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
     found = (
         named if named is not None else output[0] if isinstance(output, (tuple, list)) and output else output
     )
-    usable = (
-        isinstance(found, Tensor)
-        and found.is_floating_point()
-        and found.dim() in (2, 3)
-        and found.shape[-1] > 1
-    )
-    return found if usable and found.numel() else None
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.dim() not in (2, 3):
+        return None
+    if found.shape[-1] < 2 or not found.numel():
+        return None
+    if named is None and (function := last_function(found)) in SQUASHES:
+        raise NotSeenError(
+            f"The model's output comes out of {function.lower()}, so that it is no logits. Where there are logits before "
+            "it, return them from the forward, alone, first in a tuple, or in a field called logits."
+        )
+    return found
+
+
+def last_function(output: Tensor) -> str:
+    """Autograd's name of the function that made a tensor, looking through views and casts; "" without a graph.
+
+    >>> last_function(torch.ones(2, 3, requires_grad=True).sigmoid().view(3, 2).double())
+    'Sigmoid'
+    """
+    node: Any = output.grad_fn
+    name = ""
+    while node is not None:
+        name = str(node.name()).partition("Backward")[0]
+        if name not in _VIEWS or not node.next_functions:
+            return name
+        node = node.next_functions[0][0]
+    return name
 
 
 def _look(output: Any) -> Measured | None:

@@ -4,8 +4,8 @@ r"""Activity of units: size of activations, dormant and dead units of each layer
           \text{dormant: } s_i \le \tau, \qquad \text{dead: } \mathbb{E}_x |h_i(x)| = 0
 
 The score is that of Sokar et al., "The Dormant Neuron Phenomenon in Deep Reinforcement Learning" (2023), with their
-threshold tau = 0.1 for runs that go on learning; dead is the strict case. A unit is an *input* of the Linear or
-convolution that reads it (one channel for a convolution), so that whatever activation function stands before is
+threshold tau = 0.1 for runs that go on learning; dead is the strict case. A unit is an *input* of the Linear (also
+the transposed one of Hugging Face's GPT-2) or convolution that reads it (one channel for a convolution), so that whatever activation function stands before is
 counted, in place or not. The network's own input has no units. Expectations are over the present training batch.
 """
 
@@ -58,7 +58,7 @@ class UnitActivity:
         seen: dict[str, tuple[Tensor, Tensor, Tensor, int]] = {}
         scope = view.forward
         for name, module in scope.modules():
-            if isinstance(module, _READERS):
+            if isinstance(module, _READERS) or _is_linear_of_transformers(module):
                 scope.before(module, _Look(name, module, seen, self.tau))
         scope.at_end(lambda output: _measured(seen))
         return None
@@ -91,7 +91,8 @@ class _Look:
         self, name: str, module: nn.Module, seen: dict[str, tuple[Tensor, Tensor, Tensor, int]], tau: float
     ) -> None:
         self.name, self.seen, self.tau = name, seen, tau
-        self.dimension = -1 if isinstance(module, nn.Linear) else -len(module.kernel_size) - 1  # type: ignore[arg-type]  # a convolution's tuple
+        kernel: tuple[int, ...] = getattr(module, "kernel_size", ())  # that of a convolution
+        self.dimension = -len(kernel) - 1
 
     def __call__(self, module: nn.Module, args: Sequence[Any]) -> None:
         if (
@@ -110,6 +111,12 @@ class _Look:
         units = size.numel() if args[0].requires_grad else 0
         dormant = (size <= self.tau * size.mean()).sum()
         self.seen[self.name] = (square, dormant, (size == 0).sum(), units)
+
+
+def _is_linear_of_transformers(module: nn.Module) -> bool:
+    """Whether it is the Linear with a transposed weight that Hugging Face's GPT-2 is made of, which they call Conv1D."""
+    kind = type(module)
+    return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
 def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]]) -> Measured | None:

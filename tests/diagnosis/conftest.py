@@ -1,0 +1,6 @@
+"""The pathologies live beside the benchmarks; their tests import them from there."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
