@@ -21,26 +21,35 @@ class Bound:
         schedule: what to write.
         optimizer: anything with ``param_groups``.
         key: which entry of a group: "lr", "weight_decay", "momentum"; "betas.0" for the first of a tuple.
-        group: the number of the only group to write; all by default.
+        group: the number of the only group to write; by default all there are now.
         relative: multiply each group's own value by the schedule, instead of replacing it.
 
     Raises:
-        UsageError: no such group or key, or groups have different values and neither ``group`` nor ``relative`` says
+        UsageError: no such group or key, its value is no number, or groups have different values and neither ``group`` nor ``relative`` says
             what is meant.
     """
 
     def __init__(
-        self, schedule: Schedule, optimizer: Any, key: str, *, group: int | None = None, relative: bool = False
+        self,
+        schedule: Schedule,
+        optimizer: Any,
+        key: str,
+        *,
+        group: int | None = None,
+        relative: bool = False,
     ) -> None:
         self.schedule = schedule
         self.key = key
         self.relative = relative
         self.at = 0
         groups = list(optimizer.param_groups)
+        if not groups:
+            raise UsageError("the optimizer has no parameter groups")
         if group is not None and not -len(groups) <= group < len(groups):
             raise UsageError(f"group={group}: the optimizer has {len(groups)} groups, counted from 0")
-        self._groups = groups if group is None else [groups[group]]
-        self._base = [_get(one, key) for one in self._groups]
+        self._optimizer = optimizer
+        self._places = list(range(len(groups))) if group is None else [group]
+        self._base = [_get(groups[place], key) for place in self._places]
         differ = max(self._base) - min(self._base) > _EQUAL * max(map(abs, self._base))
         if differ and not relative:
             raise UsageError(
@@ -88,8 +97,11 @@ class Bound:
 
     def _write(self) -> None:
         value = self.value
-        for one, base in zip(self._groups, self._base, strict=True):
-            _set(one, self.key, base * value if self.relative else value)
+        groups = (
+            self._optimizer.param_groups
+        )  # looked up each time: loading an optimizer's state replaces them
+        for place, base in zip(self._places, self._base, strict=True):
+            _set(groups[place], self.key, base * value if self.relative else value)
 
 
 def _get(group: Mapping[str, Any], key: str) -> float:
@@ -97,18 +109,23 @@ def _get(group: Mapping[str, Any], key: str) -> float:
     if name not in group:
         known = ", ".join(k for k in group if k != "params")
         raise UsageError(f"the optimizer's groups have no {name!r}; they have {known}")
-    value = group[name]
-    return float(value[int(place)] if place else value)
+    try:
+        return float(group[name][int(place)] if place else group[name])
+    except (TypeError, ValueError, IndexError):
+        raise UsageError(
+            f"{key!r} is no number in the optimizer's groups: {name} is {group[name]!r}"
+        ) from None
 
 
 def _set(group: dict[str, Any], key: str, value: float) -> None:
     name, _, place = key.partition(".")
     held = group[name]
-    if place:
+    inner = held[int(place)] if place else held
+    if hasattr(inner, "fill_"):
+        inner.fill_(value)
+    elif place:
         items = list(held)
         items[int(place)] = value
         group[name] = type(held)(items)
-    elif hasattr(held, "fill_"):
-        held.fill_(value)
     else:
         group[name] = value

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thalweg.core.cards import Card
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule
 
 CARD = Card(
     name="constant",
@@ -25,10 +25,6 @@ class Constant(Schedule):
 
     peak: float
 
-    def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak)
-
     def value(self, t: Floats) -> Floats:
         """The peak."""
-        return np.full(t.shape, float(self.peak))
+        return np.full(t.shape, self.peak)

@@ -8,11 +8,10 @@ The cycle without restarts of Loshchilov and Hutter, "SGDR" (2017).
 
 from dataclasses import dataclass
 
-import numpy as np
-
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Length, Schedule, check_finite, check_total, steps_of
+from thalweg.schedules.cooling import cooled, rising
+from thalweg.schedules.shape import Floats, Length, Schedule, piecewise, steps_of
 
 CARD = Card(
     name="cosine",
@@ -47,14 +46,18 @@ class Cosine(Schedule):
     final: float = 0.0
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, start=self.start, final=self.final)
+        super().__post_init__()
         if steps_of(self.warmup, self.total, "warmup") >= self.total:
             raise UsageError(f"warmup={self.warmup!r} leaves no step of {self.total} for the decay")
 
     def value(self, t: Floats) -> Floats:
         """Warm-up, then the cosine."""
         up = steps_of(self.warmup, self.total, "warmup")
-        z = np.maximum(t - up, 0) / (self.total - up)
-        out = self.final + (self.peak - self.final) * (1 + np.cos(np.pi * z)) / 2
-        return np.where(t < up, self.start + (self.peak - self.start) * t / max(1, up), out)
+        return piecewise(
+            t,
+            (0, up),
+            (
+                lambda t: rising(self.start, self.peak, up, t),
+                lambda t: cooled("cosine", self.peak, self.final, (t - up) / (self.total - up)),
+            ),
+        )

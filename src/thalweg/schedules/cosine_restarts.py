@@ -7,13 +7,12 @@ with u the steps since the last restart. Loshchilov and Hutter, "SGDR: Stochasti
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule
 
 CARD = Card(
     name="cosine-restarts",
@@ -44,13 +43,11 @@ class CosineRestarts(Schedule):
     period: int
     growth: int = 2
     final: float = 0.0
-    _alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, final=self.final)
-        if self.period < 1 or self.growth < 1 or int(self.growth) != self.growth:
-            raise UsageError(f"period={self.period!r} and growth={self.growth!r} are whole numbers of at least 1")
+        super().__post_init__()
+        if self.period < 1 or self.growth < 1:
+            raise UsageError(f"period={self.period} and growth={self.growth} are whole numbers of at least 1")
 
     def cycle(self, t: Floats) -> tuple[Floats, Floats]:
         """Steps since the last restart, and the length of the cycle, at each step."""

@@ -7,13 +7,13 @@ with k = 1 ("triangular"), 2^-(c - 1) ("triangular2"), gamma^t ("exp_range"), an
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule, one_of
 
 CARD = Card(
     name="cyclical",
@@ -47,19 +47,22 @@ class Cyclical(Schedule):
     half: int
     mode: Mode = "triangular"
     gamma: float = 0.99994
-    _alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(low=self.low, high=self.high, gamma=self.gamma)
+        super().__post_init__()
         if self.half < 1:
             raise UsageError(f"half={self.half!r}: half a cycle takes at least one step")
-        if self.mode not in ("triangular", "triangular2", "exp_range"):
-            raise UsageError(f"mode={self.mode!r}: it is 'triangular', 'triangular2' or 'exp_range'")
+        if self.gamma <= 0:
+            raise UsageError(f"gamma={self.gamma} should be above 0")
+        one_of("mode", self.mode, ("triangular", "triangular2", "exp_range"))
 
     def value(self, t: Floats) -> Floats:
         """On its triangle."""
         cycle = np.floor(1 + t / (2 * self.half))
         x = np.abs(t / self.half - 2 * cycle + 1)
-        scale = {"triangular": 1.0, "triangular2": 0.5 ** (cycle - 1), "exp_range": self.gamma**t}[self.mode]
-        return self.low + (self.high - self.low) * np.maximum(0.0, 1 - x) * scale
+        up: Floats = (self.high - self.low) * np.maximum(0.0, 1 - x)
+        if self.mode == "triangular2":
+            up *= np.exp2(1 - cycle)
+        elif self.mode == "exp_range":
+            up *= np.exp(np.log(self.gamma) * t)
+        return self.low + up

@@ -1,13 +1,18 @@
 """A constant factor a step.
 
-    s(t) = peak decay^t;   with a total: peak (final / peak)^(t / T)
+    s(t) = peak decay^t
+
+To reach a given value at T, decay = (final / peak)^(1 / T).
 """
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule
 
 CARD = Card(
     name="exponential",
@@ -29,11 +34,12 @@ class Exponential(Schedule):
     decay: float
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, decay=self.decay)
+        super().__post_init__()
         if self.decay <= 0:
             raise UsageError(f"decay={self.decay!r} should be above 0")
 
     def value(self, t: Floats) -> Floats:
         """peak decay^t."""
-        return float(self.peak) * float(self.decay) ** t
+        out: Floats = np.exp(math.log(self.decay) * t)
+        out *= self.peak
+        return out

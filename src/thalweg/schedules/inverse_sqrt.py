@@ -12,12 +12,14 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.cooling import rising
+from thalweg.schedules.shape import Floats, Schedule, piecewise
 
 CARD = Card(
     name="inverse-sqrt",
     kind="schedule",
     summary="Falls like one over the root of the step, after a linear warm-up; it has no end.",
+    papers=(1014,),
     formula="s(t) = peak sqrt(tau / (t + tau - W))",
     symbols={"W": "steps of warm-up", "tau": "time scale in steps; W, or 10,000 without a warm-up"},
 )
@@ -36,13 +38,18 @@ class InverseSqrt(Schedule):
     timescale: int | None = None
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak)
+        super().__post_init__()
         if self.warmup < 0 or (self.timescale is not None and self.timescale < 1):
             raise UsageError("warmup is at least 0 and timescale at least 1 step")
 
     def value(self, t: Floats) -> Floats:
         """Warm-up, then the decay."""
         tau = self.timescale or self.warmup or 10_000
-        falling = self.peak / np.sqrt((np.maximum(t, self.warmup) + tau - self.warmup) / tau)
-        return np.where(t < self.warmup, self.peak * t / max(1, self.warmup), falling)
+        return piecewise(
+            t,
+            (0, self.warmup),
+            (
+                lambda t: rising(0.0, self.peak, self.warmup, t),
+                lambda t: self.peak / np.sqrt((t + (tau - self.warmup)) / tau),
+            ),
+        )

@@ -1,13 +1,17 @@
-"""Schedules made of others: one after the other, scaled, clipped, read from a table, or any function of the step."""
+"""Schedules made of others: one after the other, multiplied, clipped, read from a table, or any function of the step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule, as_array, one_of, piecewise
+
+Between = Literal["previous", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -19,9 +23,12 @@ class Then(Schedule):
     """
 
     parts: tuple[Schedule, ...]
-    total: int | None = field(default=None, repr=False)
+    total: int | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        for part in self.parts:
+            if not isinstance(part, Schedule):
+                raise UsageError(f"only schedules follow each other, not {part!r}")
         flat = tuple(p for part in self.parts for p in (part.parts if isinstance(part, Then) else (part,)))
         object.__setattr__(self, "parts", flat)
         lengths = [part.length for part in flat[:-1]]
@@ -35,17 +42,14 @@ class Then(Schedule):
 
     def value(self, t: Floats) -> Floats:
         """Each part's own value, counted from its beginning."""
-        out = np.empty(t.shape)
         starts = self.starts
-        which = np.searchsorted(starts, t, side="right") - 1
-        for place, (start, part) in enumerate(zip(starts, self.parts, strict=True)):
-            mine = which == place
-            if mine.any():
-                out[mine] = part(t[mine] - start)
-        return out
+        own = [partial(_from, part, start) for part, start in zip(self.parts, starts, strict=True)]
+        return piecewise(t, starts, own)
 
-    def __repr__(self) -> str:
-        return ".then(".join(map(repr, self.parts)) + ")" * (len(self.parts) - 1)
+    def written(self, prefix: str = "") -> str:
+        """``A(...).then(B(...))``."""
+        parts = [part.written(prefix) for part in self.parts]
+        return parts[0] + "".join(f".then({part})" for part in parts[1:])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -54,17 +58,39 @@ class Scaled(Schedule):
 
     inner: Schedule
     factor: float
-    total: int | None = field(default=None, repr=False)
+    total: int | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        check_finite(factor=self.factor)
+        super().__post_init__()
+        object.__setattr__(self, "total", self.inner.total)
 
     def value(self, t: Floats) -> Floats:
         """factor s(t)."""
-        return self.factor * np.asarray(self.inner(t))
+        return self.factor * self.inner(t)
 
-    def __repr__(self) -> str:
-        return f"{self.inner!r} * {self.factor!r}"
+    def written(self, prefix: str = "") -> str:
+        """``(A(...) * 0.5)``."""
+        return f"({self.inner.written(prefix)} * {self.factor!r})"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Product(Schedule):
+    """Two schedules multiplied, step by step, as long as the longer one; where one has no end, as the other."""
+
+    parts: tuple[Schedule, Schedule]
+    total: int | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        totals = [part.total for part in self.parts if part.total is not None]
+        object.__setattr__(self, "total", max(totals, default=None))
+
+    def value(self, t: Floats) -> Floats:
+        """a(t) b(t)."""
+        return self.parts[0](t) * self.parts[1](t)
+
+    def written(self, prefix: str = "") -> str:
+        """``(A(...) * B(...))``."""
+        return f"({' * '.join(part.written(prefix) for part in self.parts)})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -72,25 +98,27 @@ class Clipped(Schedule):
     """Another schedule kept between two values.
 
     Raises:
-        UsageError: low is above high.
+        UsageError: low is above high, or one is no number.
     """
 
     inner: Schedule
     low: float = -np.inf
     high: float = np.inf
-    total: int | None = field(default=None, repr=False)
+    total: int | None = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "total", self.inner.total)
         if not self.low <= self.high:
             raise UsageError(f"low={self.low:g} should not be above high={self.high:g}")
 
     def value(self, t: Floats) -> Floats:
         """min(high, max(low, s(t)))."""
-        return np.clip(np.asarray(self.inner(t)), self.low, self.high)
+        return np.clip(self.inner(t), self.low, self.high)
 
-    def __repr__(self) -> str:
-        ends = [f"{n}={v!r}" for n, v in (("low", self.low), ("high", self.high)) if np.isfinite(v)]
-        return f"{self.inner!r}.clipped({', '.join(ends)})"
+    def written(self, prefix: str = "") -> str:
+        """``A(...).clipped(low=1e-05)``."""
+        ends = [f"{n}={float(v)!r}" for n, v in (("low", self.low), ("high", self.high)) if np.isfinite(v)]
+        return f"{self.inner.written(prefix)}.clipped({', '.join(ends)})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -103,22 +131,20 @@ class Table(Schedule):
 
     steps: tuple[float, ...]
     table: tuple[float, ...]
-    between: str = "previous"
+    between: Between = "previous"
     _points: tuple[Floats, Floats] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        x, y = np.asarray(self.steps, np.float64), np.asarray(self.table, np.float64)
-        if len(x) == 0 or x.shape != y.shape or x.ndim != 1:
-            raise UsageError(f"a table needs as many values as steps, at least one; it got {x.shape} and {y.shape}")
+        x, y = as_array("steps", self.steps), as_array("values", self.table)
+        if len(x) != len(y):
+            raise UsageError(f"a table needs as many values as steps; it got {len(y)} and {len(x)}")
         if x[0] < 0 or (np.diff(x) <= 0).any():
             raise UsageError("the steps of a table should increase, from 0 or later on")
-        if not np.isfinite(y).all():
-            raise UsageError(f"the value at step {x[np.flatnonzero(~np.isfinite(y))[0]]:g} is not finite")
-        if self.between not in ("previous", "linear"):
-            raise UsageError(f"between={self.between!r}: it is 'previous' or 'linear'")
-        object.__setattr__(self, "total", int(x[-1]) + 1 if self.total is None else self.total)
+        one_of("between", self.between, ("previous", "linear"))
+        if self.total is None:
+            object.__setattr__(self, "total", int(x[-1]) + 1)
         object.__setattr__(self, "_points", (x, y))
-        check_total(self.total)
+        super().__post_init__()
 
     def value(self, t: Floats) -> Floats:
         """The value at the last step of the table that is not later, or between two; the first before it."""
@@ -127,9 +153,12 @@ class Table(Schedule):
             return np.interp(t, x, y)
         return y[np.maximum(np.searchsorted(x, t, side="right") - 1, 0)]
 
-    def __repr__(self) -> str:
-        short = f"[{self.table[0]:.6g}, ..., {self.table[-1]:.6g}]" if len(self.table) > 8 else list(self.table)
-        return f"from_table({short}, steps=...)" if len(self.table) > 8 else f"from_table({short}, steps={list(self.steps)})"
+    def written(self, prefix: str = "") -> str:
+        """``from_table([...], steps=[...])``."""
+        rest = "" if self.steps == tuple(range(len(self.steps))) else f", steps={list(self.steps)}"
+        rest += "" if self.total == int(self.steps[-1]) + 1 else f", total={self.total}"
+        rest += "" if self.between == "previous" else f", between={self.between!r}"
+        return f"{prefix}from_table({list(self.table)}{rest})"
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -138,31 +167,42 @@ class Function(Schedule):
 
     function: Callable[..., ArrayLike]
 
-    def __post_init__(self) -> None:
-        check_total(self.total)
-
     def value(self, t: Floats) -> Floats:
         """function(t)."""
         try:
             out = np.asarray(self.function(t), np.float64)
         except (TypeError, ValueError):
             out = np.empty(0)
-        return out if out.shape == t.shape else np.array([float(np.asarray(self.function(x))) for x in t.tolist()])
+        if out.shape != t.shape:
+            return np.array([float(np.asarray(self.function(x))) for x in t.tolist()])
+        return out
 
-    def __repr__(self) -> str:
-        return f"from_callable({getattr(self.function, '__name__', 'function')}, total={self.total!r})"
+    def written(self, prefix: str = "") -> str:
+        """``from_callable(name, total=...)``, by the function's name, which must be known where this is used."""
+        name = getattr(self.function, "__name__", "function")
+        return f"{prefix}from_callable({name}, total={self.total!r})"
 
 
 def from_table(
-    values: ArrayLike, steps: ArrayLike | None = None, *, total: int | None = None, between: str = "previous"
+    values: ArrayLike,
+    steps: ArrayLike | None = None,
+    *,
+    total: int | None = None,
+    between: Between = "previous",
 ) -> Schedule:
     """A schedule of values [n], at steps 0, 1, ... or at those given [n].
+
+    Args:
+        values: at the steps.
+        steps: increasing from 0 or later on.
+        total: number of updates; one more than the last step by default.
+        between: "previous" holds a value until the next one, as a log of rates means it; "linear" joins them.
 
     Raises:
         UsageError: see `Table`.
     """
-    y = np.asarray(values, np.float64)
-    x = np.arange(len(y)) if steps is None else np.asarray(steps, np.float64)
+    y = as_array("values", values)
+    x = np.arange(len(y)) if steps is None else as_array("steps", steps)
     return Table(steps=tuple(x.tolist()), table=tuple(y.tolist()), total=total, between=between)
 
 
@@ -179,4 +219,8 @@ def chain(parts: Sequence[Schedule]) -> Schedule:
     """
     if not parts:
         raise UsageError("a chain needs at least one schedule")
-    return Then(parts=tuple(parts))
+    return Then(parts=tuple(parts)) if len(parts) > 1 else parts[0]
+
+
+def _from(part: Schedule, start: float, t: Floats) -> Floats:
+    return part(t - start)

@@ -7,14 +7,17 @@ along half a cosine or a line; with three phases back to peak / divide by 2 R - 
 torch. Smith and Topin, "Super-Convergence" (2019), and Smith, "A disciplined approach" (2018).
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
-import numpy as np
+from numpy.typing import ArrayLike
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.cooling import Shape, cooled
+from thalweg.schedules.shape import Floats, Schedule, one_of, piecewise
 
 CARD = Card(
     name="one-cycle",
@@ -49,44 +52,59 @@ class OneCycle(Schedule):
     three_phase: bool = False
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, divide=self.divide, final_divide=self.final_divide)
+        super().__post_init__()
         if not 0 < self.rise < (0.5 if self.three_phase else 1) or self.divide <= 0 or self.final_divide <= 0:
-            raise UsageError("rise is a share below 1 (below 0.5 with three phases); divide and final_divide are above 0")
-        if self.shape not in ("cosine", "linear"):
-            raise UsageError(f"shape={self.shape!r}: it is 'cosine' or 'linear'")
+            raise UsageError(
+                "rise is a share below 1 (below 0.5 with three phases); divide and final_divide are above 0"
+            )
+        if self.rise * self.total <= 1:
+            raise UsageError(f"a rise of {self.rise:g} of {self.total} updates is less than two of them")
+        one_of("shape", self.shape, ("cosine", "linear"))
 
     def momentum(self, high: float = 0.95, low: float = 0.85) -> Schedule:
         """From ``high`` to ``low`` while the rate rises, and back while it falls."""
-        return _Inverse(of=self, high=high, low=low, total=self.total)
-
-    def corners(self, first: float, top: float, last: float) -> tuple[list[float], list[float]]:
-        """Steps and values between which it moves."""
-        up = self.rise * self.total - 1
-        if self.three_phase:
-            return [0, up, 2 * up, self.total - 1], [first, top, first, last]
-        return [0, up, self.total - 1], [first, top, last]
-
-    def along(self, t: Floats, steps: list[float], values: list[float]) -> Floats:
-        """Between corners, on half cosines or lines."""
-        if self.shape == "linear":
-            return np.interp(t, steps, values)
-        x, y = np.asarray(steps), np.asarray(values)
-        at = np.clip(np.searchsorted(x, t, side="right") - 1, 0, len(x) - 2)
-        z = np.clip((t - x[at]) / np.maximum(x[at + 1] - x[at], 1e-300), 0, 1)
-        return y[at + 1] + (y[at] - y[at + 1]) * (1 + np.cos(np.pi * z)) / 2
+        return _Momentum(of=self, high=high, low=low)
 
     def value(self, t: Floats) -> Floats:
         """Up, down, and far below."""
         first = self.peak / self.divide
-        return self.along(t, *self.corners(first, self.peak, first / self.final_divide))
+        return self._between(t, first, self.peak, first / self.final_divide)
+
+    def _between(self, t: Floats, first: float, top: float, last: float) -> Floats:
+        """From ``first`` to ``top``, back with three phases, and to ``last``, which is held."""
+        up = self.rise * self.total - 1
+        steps, values = [0, up, self.total - 1], [first, top, last]
+        if self.three_phase:
+            steps, values = [0, up, 2 * up, self.total - 1], [first, top, first, last]
+        shape: Shape = "cosine" if self.shape == "cosine" else "linear"
+        parts: list[Callable[[Floats], ArrayLike]] = [
+            partial(_stretch, shape, *ends)
+            for ends in zip(steps, steps[1:], values, values[1:], strict=False)
+        ]
+        return piecewise(t, steps, [*parts, lambda t: last])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
-class _Inverse(Schedule):
+class _Momentum(Schedule):
+    """The momentum that goes with a cycle's rate."""
+
     of: OneCycle
     high: float
     low: float
+    total: int | None = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "total", self.of.total)
+        super().__post_init__()
 
     def value(self, t: Floats) -> Floats:
-        return self.of.along(t, *self.of.corners(self.high, self.low, self.high))
+        """Against the rate."""
+        return self.of._between(t, self.high, self.low, self.high)
+
+    def written(self, prefix: str = "") -> str:
+        """``OneCycle(...).momentum(high=0.95, low=0.85)``."""
+        return f"{self.of.written(prefix)}.momentum(high={self.high!r}, low={self.low!r})"
+
+
+def _stretch(shape: Shape, begin: float, end: float, top: float, low: float, t: Floats) -> Floats:
+    return cooled(shape, top, low, (t - begin) / (end - begin))

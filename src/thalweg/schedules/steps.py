@@ -1,16 +1,15 @@
 """A factor at given steps: the staircase.
 
-    s(t) = peak factor^(number of milestones <= t)
+s(t) = peak factor^(number of milestones <= t)
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Schedule, check_finite, check_total
+from thalweg.schedules.shape import Floats, Schedule, all_checked
 
 CARD = Card(
     name="steps",
@@ -38,18 +37,18 @@ class Steps(Schedule):
     milestones: tuple[int, ...] = ()
     every: int | None = None
     factor: float = 0.1
-    _alone: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, factor=self.factor)
-        object.__setattr__(self, "milestones", tuple(self.milestones))
+        super().__post_init__()
+        object.__setattr__(self, "milestones", all_checked("Steps", "milestones", self.milestones, {int}))
         if bool(self.milestones) == (self.every is not None):
             raise UsageError("give milestones or every, one of them")
-        if (np.diff(self.milestones) <= 0).any() or (self.every is not None and self.every < 1):
-            raise UsageError("milestones should increase, and every be at least 1")
+        if (np.diff((-1, *self.milestones)) <= 0).any() or (self.every is not None and self.every < 1):
+            raise UsageError("milestones should increase from 0, and every be at least 1")
 
     def value(self, t: Floats) -> Floats:
         """peak factor^(stairs taken)."""
-        taken = np.floor(t / self.every) if self.every else np.searchsorted(self.milestones, t, side="right")
-        return self.peak * float(self.factor) ** taken
+        if self.every:
+            return self.peak * self.factor ** np.floor(t / self.every)
+        heights = self.peak * self.factor ** np.arange(len(self.milestones) + 1, dtype=np.float64)
+        return heights[np.searchsorted(self.milestones, t, side="right")]

@@ -2,40 +2,35 @@
 
     s(t) = start + (peak - start) t / W         0 <= t < W
          = peak                                 W <= t < T - D
-         = peak f(z),  z = (t - (T - D)) / D    T - D <= t <= T
+         = f(z),  z = (t - (T - D)) / D         T - D <= t <= T
 
-with r = final / peak and f(z) = 1 - (1 - r) z ("linear"), 1 - (1 - r) sqrt(z) ("sqrt"), r^z ("exponential"),
-r + (1 - r) (1 + cos(pi z)) / 2 ("cosine").
+with f from ``peak`` to ``final`` in one of the shapes of `thalweg.schedules.cooling`.
 
 The name and the exponential cooldown are of Hu et al., "MiniCPM" (2024); the linear one is what theory prefers (Schaipp
 et al., 2025); 1 - sqrt was best in Hägele et al. (2024).
 """
 
 from dataclasses import dataclass
-from typing import Literal
-
-import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.core.errors import UsageError
-from thalweg.schedules.shape import Floats, Length, Schedule, check_finite, check_total, steps_of
+from thalweg.schedules.cooling import Shape, cooled, floor_of, rising
+from thalweg.schedules.shape import Floats, Length, Schedule, piecewise, steps_of
 
 CARD = Card(
     name="wsd",
     kind="schedule",
     summary="Warm-up, a constant rate, and a cooldown that can be started when it is wanted.",
-    papers=(11, 24),
-    formula="s(t) = start + (peak - start) t / W;  peak;  peak f((t - (T - D)) / D)",
-    symbols={"T": "total", "W": "steps of warm-up", "D": "steps of decay", "f": "from 1 to final / peak"},
+    papers=(11, 24, 1011),
+    formula="s(t) = start + (peak - start) t / W;  peak;  f((t - (T - D)) / D)",
+    symbols={"T": "total", "W": "steps of warm-up", "D": "steps of decay", "f": "from peak to final"},
     options={
         "decay": "steps or share of the cooldown; 0.2, past which a longer one gains little",
         "warmup": "steps or share; 0",
-        "shape": "'linear' (default), 'sqrt', 'exponential', 'cosine'",
-        "final": "the last value; 0, and 0.1 of the peak for 'exponential', which can't reach 0",
+        "shape": "'linear' (default), 'sqrt', 'exponential', 'cosine', 'inverse'",
+        "final": "the last value; 0, and 0.1 of the peak for 'exponential' and 'inverse', which can't reach 0",
     },
 )
-Shape = Literal["linear", "sqrt", "exponential", "cosine"]
-_SHAPES = ("linear", "sqrt", "exponential", "cosine")
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -49,7 +44,7 @@ class WSD(Schedule):
         start: the value of the first update where there is a warm-up; 0, as in other libraries.
         decay: of them the last, falling; steps, or a share below 1.
         shape: of the fall.
-        final: the value at ``total``; by default 0, and a tenth of the peak for "exponential".
+        final: the value at ``total``; by default 0, and a tenth of the peak for "exponential" and "inverse".
 
     Raises:
         UsageError: warm-up and decay are longer than the total, or a value can't be used.
@@ -64,42 +59,30 @@ class WSD(Schedule):
     final: float | None = None
 
     def __post_init__(self) -> None:
-        check_total(self.total)
-        check_finite(peak=self.peak, final=self.floor)
-        if self.shape not in _SHAPES:
-            raise UsageError(f"shape={self.shape!r}: it is one of {', '.join(_SHAPES)}")
-        if self.shape == "exponential" and self.floor * self.peak <= 0:
-            raise UsageError(f"an exponential decay from {self.peak:g} never reaches final={self.floor:g}: give one above 0")
+        super().__post_init__()
+        floor_of(self.shape, self.peak, self.final)
         up, down = self.stages
         if up + down > self.total:
-            raise UsageError(f"warmup ({up} steps) and decay ({down}) are longer than the total of {self.total}")
+            raise UsageError(
+                f"warmup ({up} steps) and decay ({down}) are longer than the total of {self.total}"
+            )
 
     @property
     def stages(self) -> tuple[int, int]:
         """Steps of warm-up and of decay."""
         return steps_of(self.warmup, self.total, "warmup"), steps_of(self.decay, self.total, "decay")
 
-    @property
-    def floor(self) -> float:
-        """The value at the end."""
-        return self.final if self.final is not None else 0.1 * self.peak if self.shape == "exponential" else 0.0
-
     def value(self, t: Floats) -> Floats:
-        """Peak, times what is left of it."""
+        """Up, level, down."""
         up, down = self.stages
-        out = np.full(t.shape, float(self.peak))
-        if up:
-            rising = t < up
-            out[rising] = self.start + (self.peak - self.start) * t[rising] / up
-        if down:
-            falling = t >= self.total - down
-            z = (t[falling] - (self.total - down)) / down
-            out[falling] = self._falling(z)
-        return out
-
-    def _falling(self, z: Floats) -> Floats:
-        top, low = float(self.peak), float(self.floor)
-        if self.shape == "exponential":
-            return top * (low / top) ** z
-        left = {"linear": 1 - z, "sqrt": 1 - np.sqrt(z), "cosine": (1 + np.cos(np.pi * z)) / 2}[self.shape]
-        return low + (top - low) * left
+        fall = self.total - down
+        low = floor_of(self.shape, self.peak, self.final)
+        return piecewise(
+            t,
+            (0, up, fall if down else self.total + 1),
+            (
+                lambda t: rising(self.start, self.peak, up, t),
+                lambda t: self.peak,
+                lambda t: cooled(self.shape, self.peak, low, (t - fall) / down),
+            ),
+        )
