@@ -197,6 +197,12 @@ def finding_page(rule: Rule) -> str:
     return "\n".join(parts)
 
 
+def _caption(run: str) -> str:
+    """What a picture's run was: the recipe, network and optimizer that its name is made of."""
+    recipe, network, optimizer, seed = run.rsplit("-", 3)
+    return f"{recipe.replace('-', ' ')}: {network}, {optimizer}, seed {seed}"
+
+
 def _pictures(kind: str) -> Iterator[str]:
     """The trouble and health as drawn strips of two real small runs."""
     picture = picture_of(kind)
@@ -209,7 +215,7 @@ def _pictures(kind: str) -> Iterator[str]:
             for name, (steps, values) in signals
         ]
         drawing = sketch(strips, marks=picture[side].get("marks"), title=f"{words}: {kind}")
-        yield f"## {words}\n\n<figure>{drawing}<figcaption>{_inline(picture[side]['run'])}</figcaption></figure>\n"
+        yield f"## {words}\n\n<figure>{drawing}<figcaption>{_caption(picture[side]['run'])}</figcaption></figure>\n"
 
 
 # -- tables that other pages include --------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Every default signal of one run, recomputed in float64 by plain code that shares nothing with the watch."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,14 @@ Values = dict[str, dict[int, float]]
 READERS = ("conv1", "conv2", "fc1", "fc2")
 LOGITS = ("logits/largest", "logits/log_partition", "logits/collapsed", "units/dormant", "units/dead")
 TAU = 0.1
+OF_ALL_BATCHES: Mapping[str, Callable[[np.ndarray[Any, Any]], float]] = {
+    "samples": lambda x: float(x.sum()),
+    "act/rms/": lambda x: math.sqrt(float((x**2).mean())),
+    "units/": lambda x: float(x.mean()),
+    "logits/largest": lambda x: float(x.max()),
+    "logits/": lambda x: float(x.mean()),
+}
+"""How signals of equal batches are those of all batches together."""
 
 
 class ByHand(Observer):
@@ -22,7 +30,7 @@ class ByHand(Observer):
 
     A value of a try that was skipped stands at the step of the try that follows, which then replaces it.
     Gradients and parameters are whole, whatever a rank holds of them. What belongs to the batch (loss, activations,
-    examples) is this rank's.
+    examples) is this rank's, until `take_all` takes in that of the others.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -43,6 +51,14 @@ class ByHand(Observer):
                 if name in READERS:
                     module.register_forward_pre_hook(lambda m, args, name=name: self._see(name, args[0]))
 
+    def take_all(self, everyone: Sequence[Values]) -> None:
+        """Batches of one size on all ranks: what is measured of them, of all of them together."""
+        for name in self.values:
+            how = next((h for start, h in OF_ALL_BATCHES.items() if name.startswith(start)), None)
+            if how is not None:
+                steps = self.values[name]
+                self.values[name] = {s: how(np.array([v[name][s] for v in everyone])) for s in steps}
+
     # -- the moments ---------------------------------------------------------------------------------------
 
     def forward(self, micro: int) -> None:
@@ -60,15 +76,15 @@ class ByHand(Observer):
             self._logits(logits)
             self._seen = None
         if micro == 0 and self.setup.cell.technique == "accumulation":
-            self._first_micro = self._gradients()
+            self._first_micro = self._gradients(scaled=True)
 
     def clipped(self, total: Tensor) -> None:
         norm = float(getattr(total, "full_tensor", lambda: total)().double())
         self._put("grad/norm_raw", norm)
-        self._put("grad/clipped", float(norm > CLIP))
+        self._put("grad/clipped", float(norm > CLIP[self.setup.cell.technique]))
 
     def gradient(self) -> None:
-        self._grads = self._gradients()
+        self._grads = self._gradients(scaled=not self.setup.clips)
         self._before = self._parameters()
 
     def updated(self) -> None:
@@ -153,9 +169,11 @@ class ByHand(Observer):
         """From means over batches; the constant 1 / micro-batches of the loss stays in trace and square."""
         if self._first_micro is None:
             return
-        examples, ranks = BATCH, self.setup.cell.world
-        k = MICRO_BATCHES
-        big_examples = k * examples * ranks
+        ranks, k = self.setup.cell.world, MICRO_BATCHES
+        big_examples = k * BATCH * ranks
+        examples = BATCH * (
+            ranks if self.setup.cell.ranks == "fsdp2" else 1
+        )  # DDP's no_sync: this rank's own
         small = sum(_squares(g) for g in self._first_micro.values())
         big = sum(_squares(g / k) for g in grads.values())
         squared = (big_examples * big - examples * small) / (big_examples - examples)
@@ -213,12 +231,10 @@ class ByHand(Observer):
     def _parameters(self) -> dict[str, np.ndarray[Any, Any]]:
         return {n: _whole(p) for n, p in self.setup.network.named_parameters()}
 
-    def _gradients(self) -> dict[str, np.ndarray[Any, Any]]:
+    def _gradients(self, *, scaled: bool) -> dict[str, np.ndarray[Any, Any]]:
         """The gradients without the loss scale, where that is still in them."""
-        scale = 1.0
         scaler = self.setup.scaler
-        if scaler is not None and self.setup.cell.technique != "clipping":
-            scale = scaler.get_scale()
+        scale = scaler.get_scale() if scaler is not None and scaled else 1.0
         return {n: _whole(p.grad) / scale for n, p in self.setup.network.named_parameters()}
 
     def _see(self, name: str, x: Tensor) -> None:

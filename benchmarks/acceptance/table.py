@@ -44,7 +44,8 @@ with `ranks="zero"`, where nothing of sharded parameters may be recorded, and wi
 of both ranks must be that of the whole (compiled ones but the plain only with the latter); so are the plain ones of DDP.
 The optimizer is AdamW; SGD with Nesterov's momentum under accumulation, and with plain momentum under a closure (AdamW
 there too for FSDP2 with a fused optimizer: torch's fused SGD takes no sharded tensor). Under DDP all micro-batches but
-the last are in `no_sync`. In float16 the fourth try overflows and is skipped.
+the last are in `no_sync`; under FSDP2 the accumulated gradients pass through `clip_grad_norm_` with an infinite limit,
+since without it the noise scale of sharded gradients is left out, in words. In float16 the fourth try overflows and is skipped.
 
 - **correct**: every default signal, at every step where it is stored, equals a float64 recomputation by code of its own (relative
   tolerance {RELATIVE:g}), and the watched run is bit for bit the unwatched one: weights, buffers, gradients before they are

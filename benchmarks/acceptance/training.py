@@ -1,6 +1,7 @@
 """The training loop of the grid: a small convolutional network on MNIST's digits, in every way a cell asks for."""
 
 import contextlib
+import math
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from acceptance.cells import BATCH, MICRO_BATCHES, TRIES, Cell
 from acceptance.fingerprint import gradients
 from thalweg.watching import Watch
 
-CLIP = 0.8
+CLIP = {"clipping": 0.8, "accumulation": math.inf}
+"""Limits of the norm; the infinite one only with FSDP2, where the noise scale needs the norm before any clipping."""
+
 SCALE = {"init_scale": 2.0**12, "growth_interval": 3, "growth_factor": 2.0**14, "backoff_factor": 2.0**-14}
 """The fourth try overflows, is skipped, and the scale falls back: all of it within six tries."""
 
@@ -60,6 +63,12 @@ class Setup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler | None
     rank: int
+
+    @property
+    def clips(self) -> bool:
+        """Whether the loop calls clip_grad_norm_, and unscales before it."""
+        technique = self.cell.technique
+        return technique == "clipping" or (technique == "accumulation" and self.cell.ranks == "fsdp2")
 
 
 class Observer:
@@ -169,7 +178,7 @@ def _one_try(setup: Setup, data: tuple[Tensor, Tensor], tick: int, observer: Obs
     for micro in range(micros):
         with _without_sync(setup, micro < micros - 1):
             forward_and_backward(micro)
-    if setup.cell.technique == "clipping":
+    if setup.clips:
         _clip(setup, observer, watch)
     observer.gradient()
     _step(setup, None)
@@ -188,11 +197,12 @@ def _step(setup: Setup, closure: Callable[[], Tensor] | None) -> None:
 def _clip(setup: Setup, observer: Observer, watch: Any) -> None:
     if setup.scaler is not None:
         setup.scaler.unscale_(setup.optimizer)
+    limit = CLIP[setup.cell.technique]
     if watch is not None:
-        watch.clip_grad_norm_(CLIP)
+        watch.clip_grad_norm_(limit)
         return
     parameters = [p for g in setup.optimizer.param_groups for p in g["params"]]
-    observer.clipped(torch.nn.utils.clip_grad_norm_(parameters, CLIP))
+    observer.clipped(torch.nn.utils.clip_grad_norm_(parameters, limit))
 
 
 def _batch(data: tuple[Tensor, Tensor], tick: int, micro: int, rank: int) -> tuple[Tensor, Tensor]:

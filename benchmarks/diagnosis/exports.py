@@ -38,6 +38,15 @@ USUAL = {
 }
 """Their name -> ours; what `clip_grad_norm_` returns is the norm before clipping."""
 
+IN_TABLES = {
+    "train/loss": "train_loss",
+    "train/lr": "lr",
+    "train/grad_norm": "grad_norm",
+    "eval/loss": "val_loss",
+    "eval/accuracy": "val_accuracy",
+}
+"""... and in the header of a table."""
+
 Columns = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
@@ -50,7 +59,7 @@ def as_csv(columns: Columns, out: Path) -> Path:
             lines[step][name] = f"{value:.6g}"
     with out.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["step", *(name.replace("/", "_") for name in columns)])
+        writer.writerow(["step", *(IN_TABLES[name] for name in columns)])
         writer.writerows([step, *cells.values()] for step, cells in lines.items())
     return out
 

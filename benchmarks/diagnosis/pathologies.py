@@ -101,7 +101,9 @@ def rate_far_too_low(t: Training) -> str:
 
 
 @recipe(
-    "warmup-short rate-high", "gpt-adamw gpt-adam", "the loss leaps at the start and stays where it fell to"
+    "warmup-short rate-high",
+    "gpt-adamw gpt-adam",
+    "the loss leaps at the start, and comes back late or never",
 )
 def no_warmup(t: Training) -> str:
     torch.manual_seed(t.seed)
@@ -216,7 +218,7 @@ def scale_collapses(t: Training) -> str:
 )
 def root_of_zero(t: Training) -> str:
     """Distances of hidden vectors from the batch's first, itself included: the root of zero has no gradient."""
-    first, t.watching = between(t, 100, 250), CLOSELY
+    first, t.watching = between(t, 100, 250), {"cadence": 1}
     seen = iter(range(10**9))
     hidden: list[Tensor] = []
 
@@ -318,13 +320,16 @@ def dead_relus(t: Training) -> str:
 
 @recipe(
     "dormant-units dead-units",
-    "mlp-adam mlp-momentum",
+    "mlp-adam mlp-momentum mlpwide-adam",
     "ever more units fall silent as labels change their meaning",
 )
 def dormant_growth(t: Training) -> str:
     t.steps, t.schedule = 800, lambda step: 1.0
-    t.rate *= {"adam": 6, "momentum": 6}[t.optimizer]
+    t.rate *= 6
     random = chance(t)
+    if t.network == "mlpwide":  # units that fall silent without being dead
+        torch.manual_seed(t.seed)
+        t.model = MLP(196, width=96, activation=nn.GELU)
 
     def batches(first: int) -> Iterator[Batch]:
         meaning = torch.arange(10)
@@ -365,7 +370,7 @@ def bottleneck(t: Training) -> str:
     """A hidden layer of one unit: more can't be learned, however long."""
     torch.manual_seed(t.seed)
     t.model = MLP(64 if t.network == "mlp" else 196, width=1, depth=3, activation=nn.Tanh)
-    t.steps, t.schedule = 1000, lambda step: 1.0 if step < 900 else 0.1
+    t.steps, t.schedule = 1600, lambda step: 1.0 if step < 1500 else 0.1
     t.rate *= 3
     return ""
 
@@ -463,12 +468,13 @@ def slow_loader(t: Training) -> str:
     return ""
 
 
-@recipe("memory-growth", "mlp-sgd gpt-adamw", "memory grows by the same amount every step")
-def losses_kept(t: Training) -> str:
+@recipe("memory-growth", "mlpwide-sgd gpt-adamw", "memory grows by the same amount every step")
+def batches_kept(t: Training) -> str:
+    """Each batch and its logits are kept in a list, to be looked at later."""
     kept: list[Any] = []
-    if t.network == "mlp":
-        t.steps, t.batch = 800, 128
-    t.after = lambda loss, logits: kept.append((loss, logits))
+    if t.network == "mlpwide":
+        t.steps, t.batch = 600, 128
+    t.model.register_forward_hook(lambda module, args, out: kept.append((args, out)))
     return ""
 
 
@@ -608,7 +614,16 @@ def logits_run_away(t: Training) -> str:
     return ""
 
 
-@recipe("batch-small", "mlp-sgd gpt-adamw", "batches of four: the gradient is noise")
+@recipe("batch-small", "gpt-adam gpt-adamw", "batches of four: the gradient is noise")
 def batch_of_four(t: Training) -> str:
     t.batch, t.accumulate = 1, 4
+    return ""
+
+
+@recipe(
+    "batch-large", "mlp-sgd mlpwide-sgd", "batches of more than a thousand while the noise scale is some tens"
+)
+def batch_of_thousands(t: Training) -> str:
+    t.batch, t.accumulate = len(t.examples) // 4, 4
+    t.steps, t.warmup, t.evaluate_every = 100, 10, 10
     return ""

@@ -17,6 +17,7 @@ from rich.console import Console
 
 import thalweg as tw
 from benchmarks.diagnosis.making import DEVELOPMENT_SEEDS, Job, make_all
+from benchmarks.diagnosis.networks import MLP
 from benchmarks.diagnosis.pathologies import RECIPES
 from benchmarks.diagnosis.training import Training
 from thalweg.diagnosis import Finding
@@ -51,6 +52,18 @@ def scaling(t: Training) -> None:
     t.autocast = lambda: torch.autocast("cpu", dtype=torch.float16)
 
 
+def deep(t: Training) -> None:
+    import torch
+
+    torch.manual_seed(t.seed)
+    t.model = MLP(64, depth=8)
+
+
+def timing(t: Training) -> None:
+    t.steps = 160
+    t.extra = lambda step: {"time/data": 5e-5}
+
+
 def clipping(t: Training) -> None:
     t.clip = 2.0
 
@@ -59,7 +72,10 @@ HEALTHY: dict[str, Callable[[Training], None]] = {
     "accumulation-summed": accumulating,
     "attention-unscaled": logging_attention,
     "batch-of-four": accumulating,
+    "batch-of-thousands": accumulating,
     "clipped-far-too-tight": clipping,
+    "deep-sigmoid": deep,
+    "slow-loader": timing,
     "loader-restarts": resuming,
     "scale-collapses": scaling,
     "states-lost": resuming,
@@ -145,14 +161,16 @@ def main() -> None:
 
 
 def of_recipe(kind: str, recipe: str, seed: int, folder: Path) -> dict[str, Any] | None:
-    """The picture of a kind from the first variant of a recipe."""
-    variant = RECIPES[recipe].variants[0]
-    job = Job(recipe, variant, seed)
-    sick = folder / f"{job.name}.tw"
-    if not sick.exists():
-        make_all([job], folder, 1)
-    with tempfile.TemporaryDirectory(prefix="thalweg-twin-") as place:
-        return picture(kind, sick, twin(recipe, variant, seed, Path(place)))
+    """The picture of a kind from the first variant of a recipe in which its rule finds it."""
+    for variant in RECIPES[recipe].variants:
+        job = Job(recipe, variant, seed)
+        sick = folder / f"{job.name}.tw"
+        if not sick.exists():
+            make_all([job], folder, 1)
+        if any(f.kind == kind for f in tw.diagnose(sick).flat()):
+            with tempfile.TemporaryDirectory(prefix="thalweg-twin-") as place:
+                return picture(kind, sick, twin(recipe, variant, seed, Path(place)))
+    return None
 
 
 if __name__ == "__main__":

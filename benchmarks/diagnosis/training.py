@@ -65,7 +65,6 @@ class Training:
         trainable: the parameters given to the optimizer; by default all.
         criterion: (logits, targets) -> loss.
         before: called before each step with its number.
-        after: called with loss and logits of each forward.
         extra: what the loop logs beside the loss: step -> numbers.
         evaluate_every: steps between evaluations; 0 for never.
         measure: model -> what the loop logs of an evaluation; by default loss and accuracy.
@@ -94,7 +93,6 @@ class Training:
     trainable: Callable[[nn.Module], Any] = lambda model: model.parameters()
     criterion: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy
     before: Callable[[int], None] = lambda step: None
-    after: Callable[[Tensor, Tensor], None] = lambda loss, logits: None
     extra: Callable[[int], dict[str, float]] = lambda step: {}
     evaluate_every: int = 25
     measure: Callable[[nn.Module], dict[str, float]] | None = None
@@ -197,7 +195,6 @@ class Training:
         part = loss / self.accumulate if self.averaged else loss
         (part if self.scaler is None else self.scaler.scale(part)).backward()
         watch.log(loss=loss)
-        self.after(loss, logits)
 
     def _update(self, optimizer: Any, watch: Watch) -> None:
         if self.scaler is not None:

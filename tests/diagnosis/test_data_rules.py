@@ -68,6 +68,19 @@ def test_other_evaluations_are_not_memorization(evaluation):
     assert found(memorization.RULE, view_of({"loss": quick, "eval/loss": (AT, evaluation)})) == []
 
 
+def test_random_labels_that_are_known_by_half():
+    half = 0.4 + (2.3 - 0.4) * np.exp(-T / (N / 3))
+    signals = {"loss": half, "eval/loss": (AT, 2.35 + 3 * AT / N)}
+    (finding,) = found(memorization.RULE, view_of(signals))
+    assert finding.severity == "critical" and finding.first_step <= AT[0]
+
+
+def test_evaluation_that_improved_since_means_over_steps_began_is_no_memorization():
+    means = 1.2 * np.exp(-T / (N / 10))
+    signals = {"loss": means, "eval/loss": (AT, np.linspace(2.3, 1.6, len(AT)))}
+    assert found(memorization.RULE, view_of(signals)) == []
+
+
 def test_a_training_loss_that_stays_up_is_no_memorization():
     assert (
         found(

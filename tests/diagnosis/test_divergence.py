@@ -50,6 +50,15 @@ def test_a_change_of_the_data_and_an_objective_that_may_rise_are_notes():
         assert not loud(found(RULE, view_of({"loss": one})))
 
 
+def test_a_rise_that_evaluation_does_not_share_is_a_note():
+    at = np.arange(24, 800, 25)
+    good, bad = 0.3 + 2 * np.exp(-at / 200), 0.3 + 3.0 * (at > 500)
+    (harder,) = found(RULE, view_of({"loss": diverged(end=1.2), "eval/loss": (at, good)}))
+    assert harder.severity == "note" and "Evaluation does not share" in harder.evidence.text
+    (shared,) = found(RULE, view_of({"loss": diverged(), "eval/loss": (at, bad)}))
+    assert shared.severity == "critical"
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_healthy_losses_and_spikes_that_recover_are_silent(seed):
     spiked = falling(1000, seed)

@@ -43,6 +43,11 @@ def test_a_gap_from_the_start_that_shrinks():
     assert finding.evidence.numbers["gap"] > finding.evidence.numbers["last_gap"]
 
 
+def test_a_gap_from_the_start_that_stays():
+    (finding,) = found(evaluation_jump.RULE, evaluated(np.maximum(2.3 * np.exp(-AT / 120), 1.1)))
+    assert finding.first_step <= 150 and finding.evidence.numbers["last_gap"] > 0.9
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -56,6 +61,27 @@ def test_a_gap_from_the_start_that_shrinks():
 )
 def test_other_evaluations_are_silent(values):
     assert found(evaluation_jump.RULE, evaluated(values)) == []
+
+
+def test_weights_averaged_over_time_lag_and_catch_up_which_is_a_note():
+    (finding,) = found(evaluation_jump.RULE, evaluated(2.3 * np.exp(-np.clip(AT - 80, 0, None) / 80) + 0.05))
+    assert finding.severity == "note" and "catches up" in finding.title
+
+
+def test_evaluations_in_other_units_and_a_run_that_began_trained_are_silent():
+    train = np.interp(AT, T, 2.3 * np.exp(-T / 80) + 0.05)
+    assert found(evaluation_jump.RULE, evaluated(6.25 * train)) == []
+    tuned = np.where(T < 300, 0.088, 0.05) * np.random.default_rng(2).lognormal(0, 0.1, N)
+    assert found(evaluation_jump.RULE, evaluated(np.full(len(AT), 0.103), tuned)) == []
+
+
+def test_a_loss_that_fell_within_its_first_means_is_judged_by_the_first_of_them():
+    means = np.concatenate([[2.3, 0.35, 0.1], np.full(37, 0.09)])
+    signals = {
+        "loss": (np.arange(9, 400, 10), means),
+        "eval/loss": (np.arange(19, 400, 20), np.full(20, 0.16)),
+    }
+    assert found(evaluation_jump.RULE, view_of(signals)) == []
 
 
 def test_a_leap_that_training_shares_is_silent():

@@ -66,7 +66,10 @@ def test_gradient_before_loss():
     assert (
         finding.evidence.numbers["gradient_onset"] == 596 and "update_onset" not in finding.evidence.numbers
     )
-    assert "clip" in finding.remedy and "4 steps before the loss" in finding.evidence.text
+    assert (
+        finding.remedy.startswith("Clip the gradient norm")
+        and "4 steps before the loss" in finding.evidence.text
+    )
 
 
 def test_the_same_order_under_plain_sgd_is_not_blamed_on_a_second_moment():
@@ -156,3 +159,14 @@ def test_it_survives_hostile_curves():
 def test_a_million_values():
     (finding,) = found(RULE, view_of({"loss": spiked(1_000_000, 600_000, 5000, 1.5)}))
     assert abs(finding.first_step - 600_000) < 200
+
+
+def test_a_rise_during_which_evaluation_gets_better_is_a_note():
+    loss = falling(1000, noise=0.05)
+    loss[500:] += 2.0 * np.exp(-np.arange(500) / 60)
+    at = np.arange(9, 1000, 10)
+    signals = {"loss": loss, "eval/loss": (at, 0.3 + 3 * np.exp(-at / 300))}
+    (alone,) = found(RULE, view_of(signals))
+    assert alone.severity == "note" and "Evaluation got no worse" in alone.evidence.text
+    shared = signals | {"eval/loss": (at, np.interp(at, np.arange(1000), loss))}
+    assert [f.severity for f in found(RULE, view_of(shared))] == ["warning"]

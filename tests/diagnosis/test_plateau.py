@@ -31,6 +31,14 @@ def test_a_loss_that_never_fell_at_a_constant_rate_is_a_warning():
     assert finding.severity == "warning" and finding.confidence < 0.7
 
 
+def test_a_loss_that_creeps_far_from_done_is_a_warning():
+    loss = (1.75 + 0.65 * np.exp(-np.arange(1000) / 100)) * flat(1000, 1.0, 0.03)
+    (finding,) = found(RULE, view_of({"loss": loss, "lr": np.full(1000, 0.1)}))
+    assert finding.severity == "warning" and 150 <= finding.first_step <= 500
+    late = view_of({"loss": (np.arange(1000) + 300, loss), "lr": (np.arange(1000) + 300, np.full(1000, 0.1))})
+    assert not loud(found(RULE, late))
+
+
 def test_without_a_rate_it_is_a_note():
     (finding,) = found(RULE, view_of({"loss": flat(500, 0.9)}))
     assert finding.severity == "note"

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import sqlite3
 import time
@@ -168,11 +169,11 @@ def test_csv_parquet_and_frame_hold_every_value(tmp_path):
 
 
 def test_a_closed_file_of_version_0(tmp_path):
-    """By hand: "stopped" for "ended", no window, estimator or version."""
+    """By hand: "stopped" for "ended", no formula, window, estimator or version."""
     path = tmp_path / "old.tw"
     db = sqlite3.connect(path)
     old = TABLES.replace("user_version = 1", "user_version = 0").replace("ended REAL", "stopped REAL")
-    old = old.replace(', "window" INTEGER, estimator TEXT, version INTEGER, UNIQUE(name, version)', "")
+    old = re.sub(r", formula TEXT.*?UNIQUE\([^)]*\)", "", old, flags=re.DOTALL)
     db.executescript(old)
     db.executemany(
         "INSERT INTO meta VALUES(?, ?)", [("run_id", '"abc"'), ("name", '"old"'), ("config", '{"lr": 1}')]

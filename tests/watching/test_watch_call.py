@@ -392,7 +392,7 @@ def test_what_the_optimizer_was_not_given_is_in_the_record() -> None:
 
 
 def test_only_rank_zero_records(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("thalweg.watching.session.rank_and_world", lambda: (1, 2))
+    monkeypatch.setattr("thalweg.watching.starting.rank_and_world", lambda: (1, 2))
     model = mlp()
     watch = tw.watch(model, sgd(model))
     assert not watch.on

@@ -111,6 +111,7 @@ class Diagnosis:
         ignored: kinds that were silenced.
         failed: rule -> what went wrong in it; a rule that fails never hides the others.
         warnings: what the record itself could not give.
+        source: the run itself, for the plots.
     """
 
     def __init__(
@@ -148,6 +149,12 @@ class Diagnosis:
         return [one for finding in self.findings for one in (finding, *finding.symptoms)]
 
     @property
+    def clock(self) -> str:
+        """What its steps count: "updates", or "epochs" or "rows" where the log has nothing better."""
+        clocks = list(self.source.clocks) if self.source is not None else []
+        return "updates" if "updates" in clocks or not clocks else clocks[0]
+
+    @property
     def worst(self) -> Severity | None:
         """The highest severity found; None if nothing was."""
         return max((f.severity for f in self.flat()), key=SEVERITIES.index, default=None)
@@ -164,3 +171,9 @@ class Diagnosis:
 
     def __repr__(self) -> str:
         return f"<Diagnosis of {self.run!r}: {len(self.findings)} findings, {len(self.not_evaluable)} not evaluable>"
+
+
+def instruction(*parts: str) -> str:
+    """A finding's remedy of parts as a page lists them: with a capital first, semicolons between, and a full stop."""
+    text = "; ".join(parts)
+    return f"{text[0].upper()}{text[1:]}."

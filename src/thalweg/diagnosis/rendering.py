@@ -57,7 +57,8 @@ def headline(diagnosis: Diagnosis) -> str:
     ]
     found = ", ".join(counts) if counts else "nothing found"
     lacking = f", {len(diagnosis.not_evaluable)} could not be judged" if diagnosis.not_evaluable else ""
-    return f"{safe_text(diagnosis.run)}: {found} ({len(diagnosis.judged)} rules judged{lacking})"
+    unit = f"; steps are {diagnosis.clock} here" if diagnosis.clock != "updates" else ""
+    return f"{safe_text(diagnosis.run)}: {found} ({len(diagnosis.judged)} rules judged{lacking}{unit})"
 
 
 def one_line(finding: Finding) -> str:

@@ -270,6 +270,20 @@ class RunView:
             return better[0], True
         return (same[0] if same and not worse else ""), False
 
+    def evaluation_rise(self, first: int, last: int) -> float | None:
+        """How far the evaluation loss rose from the three before a step to the last three up to another.
+
+        None where fewer than three evaluations lie between the steps, none before them, or one is not finite.
+        """
+        curve = self.evaluation
+        if curve is None:
+            return None
+        before = curve.values[curve.steps <= first][-3:]
+        after = curve.values[(curve.steps > first) & (curve.steps <= last)]
+        if not len(before) or len(after) < 3:
+            return None
+        return float(np.median(after[-3:])) - float(np.median(before))
+
     @cached_property
     def resumptions(self) -> list[int]:
         """First steps of the segments after the first."""

@@ -5,6 +5,7 @@ from typing import get_args
 
 from thalweg.core.errors import UsageError
 from thalweg.record.codecs import DecodeError, size_of
+from thalweg.record.formulas import FORMULAS
 from thalweg.record.payloads import MAX_NAME, spec_from_dict, spec_to_dict
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Reduce, Role, SignalSpec, Stage
@@ -39,7 +40,7 @@ class Registry:
             return known
         _check(spec)
         if known is not None and spec.name in self._used:
-            fixed = ("clock", "dtype", "shape")
+            fixed = ("clock", "dtype", "shape", "formula")
             for key in fixed:
                 if getattr(known, key) != getattr(spec, key):
                     raise UsageError(
@@ -89,6 +90,8 @@ def _check(spec: SignalSpec) -> None:
     for value, kind in ((spec.role, Role), (spec.stage, Stage), (spec.reduce, Reduce)):
         if value not in get_args(kind):
             raise UsageError(f"{spec.name!r}: {value!r} is none of {', '.join(map(repr, get_args(kind)))}")
+    if spec.formula and (spec.formula not in FORMULAS or len(spec.shape) != 1):
+        raise UsageError(f"{spec.name!r}: a formula is one of {', '.join(FORMULAS)}, of a row of sums")
     try:
         spec.name.encode()
     except UnicodeEncodeError:

@@ -43,7 +43,7 @@ class Intake:
         self._told = 0
         self._limit = limit
         self._tell = tell
-        self._shaped: dict[str, Queue] = {}
+        self._shaped: dict[tuple[str, ...], Queue] = {}
         self._all: list[Queue] = []
         self._batch = Batch()
         self._complained: set[tuple[str, str]] = set()
@@ -82,9 +82,9 @@ class Intake:
             with self.lock:
                 known = self.registry.get(names[0]) if len(names) == 1 else None
                 if known is not None and known.shape and not shape:
-                    rows.values, shape = rows.values.reshape(len(rows.steps), *known.shape), known.shape
+                    rows.values, shape = rows.values.reshape(len(rows.steps), 1, *known.shape), known.shape
                 if shape:
-                    queue = self._shaped_queue(names[0], shape, clock)
+                    queue = self._shaped_queue(tuple(names), shape, clock)
                 else:
                     queue = self._queue(tuple(names), clock)
                 if queue is None and len(names) > 1:
@@ -163,7 +163,7 @@ class Intake:
             spec = self.registry.get(name)
             if not shape and (spec is None or not spec.shape):
                 return False
-            queue = self._shaped_queue(name, shape, clock)
+            queue = self._shaped_queue((name,), shape, clock)
             if queue is not None:
                 kind = queue.row_type["values"].base
                 with np.errstate(all="ignore"):
@@ -190,18 +190,19 @@ class Intake:
         self.queues[(clock, *names)] = queue = self._new_queue(good)
         return queue
 
-    def _shaped_queue(self, name: str, shape: tuple[int, ...], clock: str) -> Queue | None:
-        spec = self._spec(name, shape, clock)
-        if spec is None:
+    def _shaped_queue(self, names: tuple[str, ...], shape: tuple[int, ...], clock: str) -> Queue | None:
+        """The queue for signals of one shape; None if they can't share one (or one of them can't be logged)."""
+        specs = [spec for name in names if (spec := self._spec(name, shape, clock)) is not None]
+        for spec in specs:
+            if spec.shape != shape and not (shape == () and size_of(spec.shape) == 1 and spec.shape):
+                text = f"a value of shape {shape} where {spec.shape} was declared or seen before"
+                self.complain("shape", spec.name, text)
+                return None
+        if len(specs) < len(names) or len({(spec.clock, spec.dtype) for spec in specs}) > 1:
             return None
-        if spec.shape != shape and not (shape == () and size_of(spec.shape) == 1 and spec.shape):
-            self.complain(
-                "shape", name, f"a value of shape {shape} where {spec.shape} was declared or seen before"
-            )
-            return None
-        if name not in self._shaped:
-            self._shaped[name] = self._new_queue([spec])
-        return self._shaped[name]
+        if names not in self._shaped:
+            self._shaped[names] = self._new_queue(specs)
+        return self._shaped[names]
 
     def _new_queue(self, specs: list[SignalSpec]) -> Queue:
         queue = Queue(specs, [self.registry.use(spec.name) for spec in specs], specs[0].clock)
@@ -241,7 +242,9 @@ def _as_rows(
         table = table.astype(np.float64)
     shape: tuple[int, ...] = ()
     if len(names) == 1 and table.ndim > 1 and table.shape[1:] != (1,):
-        shape = table.shape[1:]
+        table, shape = table[:, None], table.shape[1:]
+    elif len(names) > 1 and table.ndim > 2 and table.shape[1] == len(names):
+        shape = table.shape[2:]
     else:
         table = table.reshape(len(at), len(names))
     if len(table) != len(at):

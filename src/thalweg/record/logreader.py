@@ -60,6 +60,7 @@ class LogSource:
         self._live = False
         self._dropped = 0
         self._specs: dict[int, SignalSpec] = {}
+        self._named: dict[str, SignalSpec] = {}
         self._layouts: dict[int, LayoutSpec] = {}
         self._events: list[Event] = []
         self._where: dict[str, list[tuple[int, int]]] | None = None
@@ -129,6 +130,12 @@ class LogSource:
         """Name -> declaration, in the order of declaration."""
         return {spec.name: spec for _, spec in sorted(self._specs.items())}
 
+    def spec(self, name: str, part: Segment) -> SignalSpec:
+        """The declaration of a signal."""
+        if name not in self._named:
+            self._named = self.specs()
+        return self._named[name]
+
     def wrote(self, name: str, part: Segment) -> bool:
         """Whether there are rows of the signal."""
         return bool(self._places(name))
@@ -189,6 +196,7 @@ class LogSource:
         size = os.fstat(self._fd).st_size
         damaged = self._state.damaged
         self._where = None
+        self._named = {}
         for frame in scan(lambda at, n: os.pread(self._fd, n, at), size, self._state):
             try:
                 self._take(frame)

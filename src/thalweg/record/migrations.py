@@ -19,11 +19,11 @@ Step = Callable[[str, Record], Record]
 
 
 def _schema_0(table: str, row: Record) -> Record:
-    """Segments said "stopped" for "ended"; signals had neither window, estimator nor version."""
+    """Segments said "stopped" for "ended"; signals had neither formula, window, estimator nor version."""
     if table == "segments":
         return {("ended" if key == "stopped" else key): value for key, value in row.items()}
     if table == "signals":
-        return {"window": 1, "estimator": "", "version": 1, **row}
+        return {"formula": "", "window": 1, "estimator": "", "version": 1, **row}
     return row
 
 

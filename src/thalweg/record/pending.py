@@ -18,7 +18,7 @@ from thalweg.record.signals import SignalSpec
 
 @dataclass(slots=True)
 class Rows:
-    """Rows of a queue as arrays: steps and wall times [n], values [n, columns] or [n, *shape]."""
+    """Rows of a queue as arrays: steps and wall times [n], values [n, columns] or [n, columns, *shape]."""
 
     steps: Ints
     times: NDArray[np.float64]
@@ -45,13 +45,13 @@ class Group:
 
 @dataclass(slots=True, eq=False)
 class Queue:
-    """Rows waiting for the writer; scalars of any stored type together, or one signal of another shape.
+    """Rows waiting for the writer; scalars of any stored type together, or signals of one other shape and type.
 
     Attributes:
         specs: the signals, in the order of the columns.
         ids: their ids in the file.
         clock: the counter their steps are of.
-        pack: (step, time, numbers...) -> one packed row; for a shaped signal (step, time, bytes).
+        pack: (step, time, numbers...) -> one packed row; for shaped signals (step, time, bytes).
         rows: packed rows.
         blocks: rows that came as arrays.
     """
@@ -69,7 +69,8 @@ class Queue:
 
     def __post_init__(self) -> None:
         if self.shaped:
-            shape, kind = self.specs[0].shape, np.dtype(self.specs[0].dtype).newbyteorder("<")
+            shape = (len(self.specs), *self.specs[0].shape)
+            kind = np.dtype(self.specs[0].dtype).newbyteorder("<")
             self.pack = struct.Struct(f"<qd{size_of(shape) * kind.itemsize}s").pack
         else:
             shape, kind = (len(self.specs),), np.dtype("<f8")
@@ -80,7 +81,7 @@ class Queue:
 
     @property
     def shaped(self) -> bool:
-        """Whether this is the queue of one signal whose values are not scalars."""
+        """Whether this is a queue of values that are not scalars."""
         return bool(self.specs[0].shape)
 
     def take(self) -> tuple[list[bytes], list[Rows]]:

@@ -138,6 +138,7 @@ class Recorder:
         shape: Sequence[int] = (),
         stage: Stage = "",
         reduce: Reduce = "none",
+        formula: str = "",
         window: int = 1,
         estimator: str = "",
         version: int = 1,
@@ -162,6 +163,7 @@ class Recorder:
             "dtype": dtype,
             "stage": stage,
             "reduce": reduce,
+            "formula": formula,
         }
         spec = SignalSpec(
             name=name,
@@ -216,9 +218,10 @@ class Recorder:
         """Record a block: n steps of several signals at once. Takes the arrays over; don't change them afterwards.
 
         Args:
-            names: the signals: scalars, or a single one of any shape.
+            names: the signals: scalars, or all of one shape.
             steps: [n] steps of the clock.
-            values: [n, len(names)] numbers; NaN is a value. For a single signal also [n, *shape].
+            values: [n, len(names)] or [n, len(names), *shape] numbers; NaN is a value. For a single signal also
+                [n, *shape].
             times: [n] Unix seconds; now by default.
             clock: as in `log`.
         """
@@ -266,6 +269,10 @@ class Recorder:
             self._too_late()
             return
         self._intake.meta(str(key), value)
+
+    def wake(self) -> None:
+        """Have what waits written now instead of within half a second; doesn't wait for it."""
+        self._wake.set()
 
     def flush(self, timeout: float | None = 2.0) -> bool:
         """Write what waits; True once it is in the file, False if that took too long or the disk refused it."""

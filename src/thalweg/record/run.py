@@ -5,6 +5,7 @@ import fnmatch
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.errors import RunFileError, UsageError
 from thalweg.record.codecs import Ints
-from thalweg.record.joining import cut_of, join, tidy
+from thalweg.record.joining import Parts, cut_of, join, tidy
 from thalweg.record.naming import family
 from thalweg.record.signals import SignalSpec
 from thalweg.record.sources import Event, Segment, Source
@@ -142,7 +143,7 @@ class Run:
         self._specs: dict[str, SignalSpec] = {}
         for source in dict.fromkeys(s for s, _ in self._parts):
             for name, spec in source.specs().items():
-                self._specs[name] = spec
+                self._specs[name] = spec.finished()
         self._present = [name for name in self._specs if any(s.wrote(name, p) for s, p in self._parts)]
 
     # What it is.
@@ -318,7 +319,7 @@ class Run:
             try:
                 fresh = self._opener(self.path)
             except RunFileError as error:
-                self._warn(str(error))
+                _note(self._own_warnings, str(error))
             else:
                 for source in self._sources:
                     source.close()
@@ -352,24 +353,27 @@ class Run:
     def _read(self, name: str, segment: int | None) -> Series:
         spec = self._specs[name]
         parts = [(s, p) for s, p in self._parts if segment is None or p.id == segment]
-        steps, values = join(spec, parts, timed=False, warn=self._warn)
+        warn = partial(_note, self._own_warnings)  # a series must not hold the run that keeps it
+        steps, values = join(spec, parts, timed=False, warn=warn)
         steps, values = steps.copy(), values.copy()  # what sources keep for other signals stays theirs
-        return Series(spec, steps, values, lambda: self._times(spec, parts, steps))
-
-    def _times(self, spec: SignalSpec, parts: list[tuple[Source, Segment]], steps: Ints) -> Ints:
-        """Wall times at these steps; the file may have grown since they were read."""
-        at, times = join(spec, parts, timed=True, warn=self._warn)
-        if len(at) == len(steps):
-            return times
-        places = np.minimum(np.searchsorted(at, steps), max(0, len(at) - 1))
-        return times[places] if len(at) else np.zeros(len(steps), np.int64)
-
-    def _warn(self, text: str) -> None:
-        if text not in self._own_warnings and len(self._own_warnings) < 50:
-            self._own_warnings.append(text)
+        return Series(spec, steps, values, lambda: _times(spec, parts, steps, warn))
 
     def __repr__(self) -> str:
         return f"<Run {self.name!r}: {len(self._present)} signals{', live' if self.live else ''}>"
+
+
+def _times(spec: SignalSpec, parts: Parts, steps: Ints, warn: Callable[[str], None]) -> Ints:
+    """Wall times at these steps; the file may have grown since they were read."""
+    at, times = join(spec, parts, timed=True, warn=warn)
+    if len(at) == len(steps):
+        return times
+    places = np.minimum(np.searchsorted(at, steps), max(0, len(at) - 1))
+    return times[places] if len(at) else np.zeros(len(steps), np.int64)
+
+
+def _note(warnings: list[str], text: str) -> None:
+    if text not in warnings and len(warnings) < 50:
+        warnings.append(text)
 
 
 def _mapping(value: Any) -> dict[str, Any]:

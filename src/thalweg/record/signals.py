@@ -4,7 +4,7 @@ A name is ``[key:]group/quantity[/layer]``. The role says what the signal means 
 rules and laws ask for "train loss" and never for a name.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Role = Literal[
@@ -35,7 +35,7 @@ Role = Literal[
 ]
 
 Stage = Literal["", "raw", "applied"]
-Reduce = Literal["none", "sum", "mean", "max", "norm"]
+Reduce = Literal["none", "sum", "mean", "max", "norm", "count"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,11 @@ class SignalSpec:
         shape: shape of one value; () for a scalar.
         stage: for gradients: "raw" before clipping, "applied" as the optimizer uses it.
         reduce: how the values that several ranks wrote at one step are joined; "norm" is the root of the sum
-            of squares, "none" keeps the lowest rank's.
+            of squares, "count" a sum in which a rank that wrote nothing at a step counts as zero, "none" keeps the
+            lowest rank's.
+        formula: what a reader computes of the joined values, one of `thalweg.record.formulas.FORMULAS`: a signal
+            with a formula is stored as the sums that it is made of, shape (k,), and read as a scalar. Empty where
+            the values are the signal's own.
         window: how many steps one value stands for (an imported mean of 50 steps has 50).
         estimator: how it was estimated where that is a choice ("sample of 65536 coordinates").
         version: of its definition: raised when the formula changes.
@@ -67,6 +71,11 @@ class SignalSpec:
     shape: tuple[int, ...] = ()
     stage: Stage = ""
     reduce: Reduce = "none"
+    formula: str = ""
     window: int = 1
     estimator: str = ""
     version: int = 1
+
+    def finished(self) -> "SignalSpec":
+        """The declaration of what a reader gives: for a signal with a formula a scalar, and not its sums."""
+        return replace(self, shape=(), dtype="float32") if self.formula else self

@@ -98,7 +98,8 @@ def overlay(curves: Sequence[Strip], *, title: str = "") -> str:
 def _svg(height: float, label: str, body: Sequence[str]) -> str:
     words = escape(safe_text(label), quote=True)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{words}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
+        f'style="max-width:100%;height:auto" role="img" aria-label="{words}" '
         f'font-family="system-ui, sans-serif" font-size="11">{"".join(body)}</svg>'
     )
 

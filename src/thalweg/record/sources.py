@@ -79,6 +79,9 @@ class Source(Protocol):
     def specs(self) -> dict[str, SignalSpec]:
         """Name -> declaration, in the order of declaration; of several versions the latest."""
 
+    def spec(self, name: str, part: Segment) -> SignalSpec:
+        """The declaration of a signal as the part stored it."""
+
     def wrote(self, name: str, part: Segment) -> bool:
         """Whether the part holds rows of the signal."""
 

@@ -38,7 +38,8 @@ CREATE TABLE segments(id INTEGER PRIMARY KEY, rank INTEGER, world INTEGER, first
     started REAL, ended REAL, reason TEXT);
 CREATE TABLE clocks(id INTEGER PRIMARY KEY, name TEXT);
 CREATE TABLE signals(id INTEGER PRIMARY KEY, name TEXT, role TEXT, clock INTEGER, layer TEXT, unit TEXT, dtype TEXT,
-    shape TEXT, stage TEXT, reduce TEXT, "window" INTEGER, estimator TEXT, version INTEGER, UNIQUE(name, version));
+    shape TEXT, stage TEXT, reduce TEXT, formula TEXT, "window" INTEGER, estimator TEXT, version INTEGER,
+    UNIQUE(name, version, dtype, shape, reduce, formula));
 CREATE TABLE chunks(signal INTEGER, segment INTEGER, seq INTEGER, first INTEGER, last INTEGER, n INTEGER, codec TEXT,
     steps BLOB, vals BLOB, PRIMARY KEY(signal, segment, seq));
 CREATE TABLE events(id INTEGER PRIMARY KEY, segment INTEGER, clock INTEGER, step INTEGER, time REAL, kind TEXT,
@@ -72,7 +73,7 @@ class SqliteWriter:
             f"PRAGMA locking_mode=EXCLUSIVE; PRAGMA temp_store=MEMORY; {TABLES} BEGIN;"
         )
         self._clocks: dict[str, int] = {}
-        self._signals: dict[tuple[str, int], int] = {}
+        self._signals: dict[tuple[str, ...], int] = {}
 
     def meta(self, key: str, value: Any) -> None:
         """Enter a fact of the run."""
@@ -99,20 +100,22 @@ class SqliteWriter:
         return self._clocks[name]
 
     def signal(self, spec: SignalSpec) -> int:
-        """The id of a signal; one that is known keeps its first entry."""
-        key = (spec.name, spec.version)
+        """The id of a signal; one that is known, and stored and joined in the same way, keeps its first entry."""
+        shape = dumps(list(spec.shape))
+        key = (spec.name, str(spec.version), spec.dtype, shape, spec.reduce, spec.formula)
         if key not in self._signals:
             self._signals[key] = number = len(self._signals) + 1
             row = (number, spec.name, spec.role, self.clock(spec.clock), spec.layer, spec.unit, spec.dtype)
             more = (
-                dumps(list(spec.shape)),
+                shape,
                 spec.stage,
                 spec.reduce,
+                spec.formula,
                 spec.window,
                 spec.estimator,
                 spec.version,
             )
-            self._db.execute("INSERT INTO signals VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *more))
+            self._db.execute("INSERT INTO signals VALUES(?,?,?,?,?,?,?,?,?,?,?,?,?,?)", (*row, *more))
         return self._signals[key]
 
     def times(self, clock: str, number: int) -> int:

@@ -83,22 +83,29 @@ class SqliteSource:
 
     def specs(self) -> dict[str, SignalSpec]:
         """Name -> declaration, in the order of declaration; of several versions the latest."""
-        return {name: spec for name, (_, spec) in self._signals.items()}
+        return {name: forms[-1][1] for name, forms in self._signals.items()}
+
+    def spec(self, name: str, part: Segment) -> SignalSpec:
+        """The declaration of a signal as the part stored it."""
+        return self._form(name, part)[1]
 
     def wrote(self, name: str, part: Segment) -> bool:
         """Whether the part holds rows of the signal."""
-        entry = self._signals.get(name)
-        return entry is not None and (entry[0], segment_key(part)) in self._present
+        forms = self._signals.get(name, ())
+        return any((number, segment_key(part)) in self._present for number, _ in forms)
+
+    def _form(self, name: str, part: Segment) -> tuple[int, SignalSpec]:
+        """Id and declaration of a signal in a part: parts may have stored it in different ways."""
+        forms = self._signals[name]
+        return next((f for f in forms if (f[0], segment_key(part)) in self._present), forms[-1])
 
     def column(self, name: str, part: Segment) -> tuple[Ints, NDArray[Any]]:
         """A signal's steps [n] and values [n, *shape]; a chunk that can't be read is left out, with a warning."""
-        number, spec = self._signals[name]
-        steps, values = chained(self._columns(number, spec, part))
-        return steps, values
+        return chained(self._columns(*self._form(name, part), part))
 
     def times(self, name: str, part: Segment) -> tuple[Ints, Ints]:
         """A signal's steps [n] and wall times [n] in microseconds."""
-        return chained(self._timed(self._signals[name][0], part))
+        return chained(self._timed(self._form(name, part)[0], part))
 
     def wall(self, clock: str, part: Segment) -> tuple[Ints, Ints]:
         """Steps and wall times of everything on a clock."""
@@ -159,7 +166,7 @@ class SqliteSource:
         self._present = {(signal, segment) for signal, segment in pairs}
 
     def _read_signals(self) -> None:
-        self._signals: dict[str, tuple[int, SignalSpec]] = {}
+        self._signals: dict[str, list[tuple[int, SignalSpec]]] = {}
         self._all: dict[int, SignalSpec] = {}
         self._bases: dict[int, str] = {}
         for row in self._table("signals", "1 ORDER BY id"):
@@ -175,10 +182,14 @@ class SqliteSource:
             self._all[number] = spec
             if spec.version == 0 and spec.role == TIME_ROLE and spec.name.startswith(TIME_PREFIX):
                 self._bases[number] = spec.clock
-            elif spec.name not in self._signals or self._signals[spec.name][1].version < spec.version:
-                if spec.name in self._signals:
-                    self._warn(f"{spec.name}: values of an older definition are left out")
-                self._signals[spec.name] = (number, spec)
+                continue
+            known = self._signals.setdefault(spec.name, [])
+            if known and known[0][1].version != spec.version:
+                self._warn(f"{spec.name}: values of an older definition are left out")
+            if known and known[0][1].version < spec.version:
+                known.clear()
+            if not known or known[0][1].version == spec.version:
+                known.append((number, spec))
 
     def _part(self, row: dict[str, Any]) -> Segment | None:
         number = row.get("id")

@@ -140,7 +140,7 @@ class LogWriter:
     def _groups(self, queue: Queue) -> list[Group]:
         """Split a queue's columns by stored type, and give each part its layout."""
         if queue.shaped:
-            kinds = {queue.specs[0].dtype: [0]}
+            kinds = {queue.specs[0].dtype: list(range(len(queue.specs)))}
         else:
             kinds = {}
             for i, spec in enumerate(queue.specs):
@@ -224,7 +224,7 @@ def _declared(specs: list[tuple[int, SignalSpec]]) -> list[bytes]:
 
 def _stored(queue: Queue, group: Group, values: NDArray[Any]) -> NDArray[Any]:
     """Columns [columns, rows, *shape] in the type they are stored as; infinity where float32 can't hold it."""
-    columns = values[None] if queue.shaped else values.T[group.columns]
+    columns = np.swapaxes(values, 0, 1)[group.columns]
     if columns.dtype == group.dtype:
         return np.ascontiguousarray(columns)
     with np.errstate(all="ignore"):

@@ -17,14 +17,13 @@ import torch
 from torch import nn
 
 _is_compiling = torch.compiler.is_compiling
-_is_tracing = torch._C._is_tracing
 
 
 class Handle:
     """A hook that calls its target and becomes inert when copied, pickled or released.
 
     It holds its target strongly (the watch lives as long as the model it is hooked to), keeps silent while a
-    compiler or ``torch.jit.trace`` goes through it, and returns what the target returns.
+    compiler goes through it, and returns what the target returns. Without a target it does nothing.
     """
 
     __slots__ = ("__weakref__", "target")
@@ -35,7 +34,7 @@ class Handle:
     def __call__(self, owner: Any, args: Any, kwargs: Any) -> Any:
         """Call the target with (module or optimizer, args, kwargs), if there still is one."""
         target = self.target
-        if target is None or _is_compiling() or _is_tracing():
+        if target is None or _is_compiling():
             return None
         return target(owner, args, kwargs)
 
@@ -91,10 +90,16 @@ class Hooks:
 
     def step(
         self, optimizer: torch.optim.Optimizer, before: Callable[..., Any], after: Callable[..., Any]
-    ) -> None:
-        """Call ``before`` and ``after`` around each step of ``optimizer``, with (optimizer, args, kwargs)."""
-        self._removals.append(optimizer.register_step_pre_hook(self._new(before)).remove)
+    ) -> Handle:
+        """Call ``before`` and ``after`` around each step of ``optimizer``, with (optimizer, args, kwargs).
+
+        Returns:
+            The handle of ``before``, which may rest (its target None) at steps where nothing is to be done.
+        """
+        first = self._new(before)
+        self._removals.append(optimizer.register_step_pre_hook(first).remove)
         self._removals.append(optimizer.register_step_post_hook(self._new(after)).remove)
+        return first
 
     def silence(self) -> None:
         """Make all of them do nothing, where they stand."""

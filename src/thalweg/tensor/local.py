@@ -4,6 +4,7 @@ A sharded parameter (``DTensor``) is read through its local shard, a sparse grad
 values, a complex tensor through its real view: what comes out can be summed element by element.
 """
 
+import math
 from typing import cast
 
 import torch
@@ -20,6 +21,33 @@ def is_distributed(tensor: Tensor) -> bool:
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this rank holds only a part of the tensor (a ``DTensor`` with a placement that is not a replica)."""
     return is_distributed(tensor) and not all(p.is_replicate() for p in tensor.placements)  # type: ignore[attr-defined]  # DTensor only
+
+
+def mesh_size(tensor: Tensor) -> int:
+    """How many ranks a ``DTensor`` is spread over, replicas included; 1 for a plain tensor."""
+    return int(tensor.device_mesh.size()) if is_distributed(tensor) else 1  # type: ignore[attr-defined]  # DTensor only
+
+
+def counts_here(tensor: Tensor, rank: int) -> bool:
+    """Whether sums over all ranks count this rank's elements: of replicas only the first ones are counted."""
+    if not is_distributed(tensor):
+        return rank == 0
+    mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]  # DTensor only
+    place = mesh.get_coordinate()
+    return place is not None and all(
+        at == 0 for at, p in zip(place, placements, strict=True) if p.is_replicate()
+    )
+
+
+def largest_local(tensor: Tensor) -> int:
+    """Elements of the largest part of a tensor that any rank holds: the same number on every rank."""
+    shape = list(tensor.shape)
+    if is_distributed(tensor):
+        mesh, placements = tensor.device_mesh, tensor.placements  # type: ignore[attr-defined]  # DTensor only
+        for dimension, placement in enumerate(placements):
+            if placement.is_shard():
+                shape[placement.dim] = -(-shape[placement.dim] // mesh.size(dimension))
+    return math.prod(shape)
 
 
 def local(tensor: Tensor) -> Tensor:

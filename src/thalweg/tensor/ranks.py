@@ -1,6 +1,9 @@
 """Which rank this process is, asked of torch.distributed without starting anything."""
 
+from typing import Any
+
 import torch.distributed as dist
+from torch import nn
 
 
 def rank_and_world() -> tuple[int, int]:
@@ -25,3 +28,19 @@ def agreed(question: str, mine: str) -> str:
     times = store.add(f"thalweg/asked/{dist.get_rank()}/{question}", 1)
     answer = store.compare_set(f"thalweg/answer/{times}/{question}", "", mine)
     return str(answer.decode())
+
+
+def data_ranks(model: nn.Module) -> int:
+    """Over how many ranks the batch is split, and gradients are means: DDP's and FSDP2's; 1 for a plain model."""
+    model = model._modules.get("_orig_mod") or model
+    if isinstance(model, nn.parallel.DistributedDataParallel):
+        return int(model.process_group.size())
+    for module in model.modules():
+        state: Any = getattr(module, "_get_fsdp_state", lambda: None)()
+        if state is not None:
+            one = (
+                [] if hasattr(state, "_fsdp_param_groups") else [state._fsdp_param_group]
+            )  # before torch 2.10
+            for group in filter(None, getattr(state, "_fsdp_param_groups", one)):
+                return int(group.mesh_info.mesh.size())
+    return 1

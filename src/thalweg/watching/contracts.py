@@ -2,8 +2,9 @@
 
 An instrument is asked at the steps it is due. It reads tensors through the `StepView`, makes a few small tensors
 and returns at once; nothing in it may wait for the device. What it returned is finished later, on the host, in
-float64 NumPy, by its ``finish``. What is measured must be *additive* over the elements of a parameter, so that
-the partial results of several ranks can be added before ``finish`` sees them.
+float64 NumPy, by its ``finish``. What is measured must be *additive* over the elements of a parameter. An
+instrument that says which sums its signals are formulas of (`OfSums`) is recorded also where each rank holds a part of
+a parameter: the sums are stored, and whoever reads the run adds those of all ranks before the formula is applied.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from thalweg.core.cards import Card
+from thalweg.record.formulas import evaluate
 from thalweg.record.signals import Reduce, Role, Stage
 from thalweg.tensor.table import ParamTable
 
@@ -76,9 +78,10 @@ class Needs:
 class Emits:
     """One signal an instrument writes; one a layer, named ``<name>/<layer>``, where ``per_layer``.
 
-    The attributes mean what they mean in `thalweg.record.signals.SignalSpec`. ``reduce`` is how finished values
-    are joined when ranks with shards write apart; None where they can't be, and the signal is then left out.
-    ``partial``: only some layers have the signal, and a layer whose values are all NaN has not.
+    The attributes mean what they mean in `thalweg.record.signals.SignalSpec`. Where ranks write apart and each has a
+    part, a signal with a ``formula`` is joined by the sums of its instrument's ``sums``; one without by ``reduce``, from
+    finished values; one that has neither is left out. ``partial``: only some layers have the signal, and a layer whose
+    values are all NaN has not.
     """
 
     name: str
@@ -86,6 +89,7 @@ class Emits:
     unit: str = ""
     stage: Stage = ""
     reduce: Reduce | None = None
+    formula: str = ""
     per_layer: bool = False
     estimator: str = ""
     partial: bool = False
@@ -236,6 +240,36 @@ class Instrument(Protocol):
 
         A per-layer signal is keyed ``<name>/*``. A NaN is a value; where there is none, leave the key out.
         """
+
+
+class OfSums:
+    """An instrument whose signals are formulas of additive sums. What has its own ``finish`` may still have ``sums``."""
+
+    emits: tuple[Emits, ...]
+
+    def sums(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """The sums of each signal, named as `finish` names it: [steps, k], or [steps, layers, k] per layer.
+
+        A signal without a formula: its values, as `finish` gives them. Where ranks hold parts, what is in ``raw`` of
+        a row that is counted on another rank is zero.
+        """
+        raise NotImplementedError
+
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """See `Instrument`: the formulas of the sums."""
+        formulas = {e.name + "/*" * e.per_layer: e.formula for e in self.emits}
+        sums = self.sums(raw, facts, layers)
+        return {name: evaluate(f, x) if (f := formulas[name]) else x for name, x in sums.items()}
+
+
+def each_and_whole(name: str, *sums: Array) -> dict[str, Array]:
+    """Sums [steps, layers] of a signal that has the same formula per layer and, of their totals, for the model."""
+    each = np.stack(np.broadcast_arrays(*sums), -1)
+    return {f"{name}/*": each, name: each.sum(1)}
 
 
 class HeldBatch:

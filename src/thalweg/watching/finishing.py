@@ -1,4 +1,4 @@
-"""What the watch's thread does with what has arrived: steps, averages, signals; and it keeps an eye on spikes."""
+"""What the watch's thread does with what has arrived: tries become steps, and each kind of entry is recorded."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,27 +7,13 @@ from typing import Any
 import numpy as np
 
 from thalweg.record.recorder import Recorder
-from thalweg.record.signals import SignalSpec
-from thalweg.watching.contracts import Array, Emits, Instrument, Steps
+from thalweg.record.signals import Reduce, SignalSpec
+from thalweg.watching.averages import Averages
+from thalweg.watching.contracts import Array, Instrument, Steps
 from thalweg.watching.journal import Entry
-
-STORE_EVERY = 10
-"""Per-layer values of the flight recorder are stored at every tenth step, and in full around a spike."""
-
-RING = 100
-"""Steps that the flight recorder remembers before a spike."""
-
-SPIKE = 4.0
-"""A value this many times the median of the last `SPIKE_WINDOW` is a trigger; no verdict, a reason to look closely."""
-
-SCATTERS = 12.0
-"""... and this many median absolute deviations above it: a loss near zero scatters by multiples of itself."""
-
-SPIKE_WINDOW = 64
-QUIET = 200
-AFTER_SPIKE = 50
-"""Steps after a trigger that are stored in full."""
-
+from thalweg.watching.sharing import Sharing
+from thalweg.watching.signal_writer import Finished, SignalWriter
+from thalweg.watching.spikes import AFTER_SPIKE, STORE_EVERY, FlightRing, Sentinel
 
 LoopRow = tuple[int, float, float, int, tuple[float, ...]]
 """A plain row of the loop: try, Unix time, seconds the step took, examples, rate of each group."""
@@ -43,11 +29,11 @@ class TrackWriter:
     Args:
         key: "" or "G:" and the like, put before every name.
         clock: name of the track's clock.
-        sharded: names of the rows of which each rank holds a part, where ranks write apart.
     """
 
-    def __init__(self, key: str, clock: str, sharded: frozenset[str] = frozenset()) -> None:
-        self.key, self.clock, self.sharded = key, clock, sharded
+    def __init__(self, key: str, clock: str) -> None:
+        self.key, self.clock = key, clock
+        self.signals = SignalWriter(key, clock)
         self.skips: list[int] = []
         self.rows: deque[LoopRow] = deque()
         self.logs: deque[LogRow] = deque()
@@ -58,7 +44,6 @@ class TrackWriter:
         self.last: dict[str, float] = {}
         self.broken: deque[tuple[str, Exception]] = deque()
         self._declared: set[str] = set()
-        self._names: dict[tuple[str, bool, tuple[str, ...]], tuple[list[str], list[int]]] = {}
         self._loss_scale = 0.0
         self.reduce: dict[str, str] = {}
         self._averages = Averages(self.reduce)
@@ -126,69 +111,27 @@ class TrackWriter:
         facts = {k: np.array([e.payload[3][k] for e in entries], np.float64) for k in entries[0].payload[3]}
         steps = np.array([self.step_of(e.tick) for e in entries], np.int64)
         times = np.array([e.time for e in entries])
-        signals = instrument.finish(raw, facts, layers)
-        specs = {(e.name, e.per_layer): e for e in instrument.emits}
+        signals = self.signals.finish(instrument, raw, facts, layers, len(steps))
         if instrument.card.name == "gradient-norm":
-            self._watch_over("grad/norm", steps, signals["grad/norm"])
-            self._flight.add(steps, times, layers, signals["grad/norm/*"])
-        about = layers or (tuple(self.sharded) if instrument.needs.quantities else ())
-        blocks: list[tuple[list[str], Array]] = []
-        for name, values in signals.items():
-            per_layer = name.endswith("/*")
-            emits = specs.get((name.removesuffix("/*"), per_layer))
-            if emits is None:
-                raise ValueError(f"{instrument.card.name} gave {name!r}, which is not among its signals")
-            if values.shape[0] != len(steps) or (per_layer and values.shape[1:] != (len(layers),)):
-                raise ValueError(f"{instrument.card.name} gave {name!r} with shape {values.shape}")
-            if isinstance(values, np.ma.MaskedArray):
-                self._write_some(recorder, emits, steps, times, values)
-            elif per_layer and instrument.card.name == "gradient-norm":
-                kept = (steps % STORE_EVERY == 0) | (steps <= self._full_until)
-                late = self._columns(recorder, emits, layers, about, values[kept])
-                self._extend(recorder, [late], steps[kept], times[kept])
-            else:
-                blocks.append(self._columns(recorder, emits, layers, about, values))
-        self._extend(recorder, blocks, steps, times)
+            self._write_flight(recorder, instrument, signals.pop("grad/norm/*"), layers, steps, times)
+            self._watch_over("grad/norm", steps, signals["grad/norm"].values)
+        self.signals.write(recorder, instrument, list(signals.values()), layers, steps, times)
 
-    def _extend(
-        self, recorder: Recorder, blocks: Sequence[tuple[list[str], Array]], steps: Steps, times: Array
-    ) -> None:
-        names = [name for block in blocks for name in block[0]]
-        if names and len(steps):
-            values = np.concatenate([block[1] for block in blocks], 1)
-            recorder.extend(names, steps, values, times=times, clock=self.clock)
-
-    def _columns(
-        self, recorder: Recorder, emits: Emits, layers: tuple[str, ...], about: Sequence[str], values: Array
-    ) -> tuple[list[str], Array]:
-        """Full names of a signal, one a layer if it is per layer, and their values [steps, names]."""
-        columns = values if emits.per_layer else values[:, None]
-        if emits.partial:
-            there = np.flatnonzero(~np.isnan(columns).all(0)).tolist()
-            layers, columns = tuple(layers[i] for i in there), columns[:, there]
-        key = (emits.name, emits.per_layer, layers)
-        if key not in self._names:
-            full = [f"{emits.name}/{layer}" for layer in layers] if emits.per_layer else [emits.name]
-            usable = [i for i, name in enumerate(full) if self._declare(recorder, emits, name, about)]
-            self._names[key] = [self.key + full[i] for i in usable], usable
-        names, usable = self._names[key]
-        return names, columns if len(usable) == columns.shape[1] else columns[:, usable]
-
-    def _write_some(
+    def _write_flight(
         self,
         recorder: Recorder,
-        emits: Emits,
+        instrument: Instrument,
+        norms: Finished,
+        layers: tuple[str, ...],
         steps: Steps,
         times: Array,
-        values: np.ma.MaskedArray[Any, Any],
     ) -> None:
-        """A total that only some of the steps complete: those that are not masked."""
-        there = ~np.ma.getmaskarray(values)
-        if there.any() and self._declare(recorder, emits, emits.name, ()):
-            column = values.data[there][:, None]
-            recorder.extend(
-                [self.key + emits.name], steps[there], column, times=times[there], clock=self.clock
-            )
+        """Remember the norms of all layers, and store those that are due."""
+        here = [i for i, layer in enumerate(layers) if self.signals.sharing.written_here(layer)]
+        self._flight.add(steps, times, [layers[i] for i in here], norms.values[:, here])
+        kept = (steps % STORE_EVERY == 0) | (steps <= self._full_until)
+        late = Finished(norms.emits, norms.values[kept])
+        self.signals.write(recorder, instrument, [late], layers, steps[kept], times[kept])
 
     def _write_log(self, recorder: Recorder, entries: list[Entry]) -> None:
         rows = []
@@ -242,7 +185,7 @@ class TrackWriter:
         for name in names:
             if name not in self._declared:
                 self._declared.add(name)
-                recorder.declare_spec(_loop_spec(self.key, name, self.clock))
+                recorder.declare_spec(_loop_spec(self.key, name, self.clock, self.signals.sharing))
         recorder.extend(
             [self.key + n for n in names], steps, np.stack(columns, 1), times=times, clock=self.clock
         )
@@ -295,36 +238,6 @@ class TrackWriter:
         values[:, column] = self.tokens + np.cumsum(values[:, column])
         self.tokens = float(values[-1, column])
 
-    def _declare(self, recorder: Recorder, emits: Emits, full: str, layers: Sequence[str]) -> bool:
-        """Declare a signal once; False if ranks write apart and can't be joined for it."""
-        layer = full.removeprefix(emits.name + "/") if emits.per_layer else ""
-        parts = layer in self.sharded if layer else not self.sharded.isdisjoint(layers)
-        if parts and emits.reduce is None:
-            self._leave_out(recorder, f"{emits.name}/*" if emits.per_layer else emits.name)
-            return False
-        if full not in self._declared:
-            self._declared.add(full)
-            recorder.declare_spec(
-                SignalSpec(
-                    name=self.key + full,
-                    role="" if emits.per_layer else emits.role,
-                    clock=self.clock,
-                    layer=layer,
-                    unit=emits.unit,
-                    stage=emits.stage,
-                    reduce=(emits.reduce or "none") if parts else "none",
-                    estimator=emits.estimator,
-                )
-            )
-        return True
-
-    def _leave_out(self, recorder: Recorder, name: str) -> None:
-        """Say once that a signal is not recorded."""
-        if name not in self._declared:
-            self._declared.add(name)
-            text = "Parameters are sharded over ranks, and what each rank sees of this can't be joined."
-            recorder.event("not recorded", source="watch", signal=self.key + name, text=text)
-
     def _watch_over(self, name: str, steps: Steps, values: Array) -> None:
         sentinel = self._sentinels.setdefault(name, Sentinel())
         bad = sentinel.look(steps, values)
@@ -332,112 +245,6 @@ class TrackWriter:
             self.triggered = (name, bad)
         if name == "grad/norm":
             self.nonfinite = not bool(np.isfinite(values[-1]))
-
-
-class Averages:
-    """Joins several logs of the same names within one step into their mean (totals keep the last).
-
-    What was written of a step is written again when more of it arrives: the record keeps the last value of a step.
-    """
-
-    def __init__(self, reduce: Mapping[str, str]) -> None:
-        self._open: dict[tuple[str, ...], tuple[int, Array, int]] = {}
-        self._reduce = reduce
-
-    def join(
-        self, names: tuple[str, ...], steps: Steps, times: Array, values: Array
-    ) -> tuple[Steps, Array, Array]:
-        """One row a step, in order of arrival."""
-        step, total, count = self._open.get(names, (-1, np.zeros(len(names)), 0))
-        alone = len(steps) == 1 or bool((np.diff(steps) != 0).all())
-        if alone and steps[0] != step:
-            self._open[names] = (int(steps[-1]), values[-1].copy(), 1)
-            return steps, times, values
-        rows: list[tuple[int, float, Array]] = []
-        for s, t, row in zip(steps, times, values, strict=True):
-            if s == step:
-                total, count = total + row, count + 1
-                if rows and rows[-1][0] == s:
-                    rows.pop()
-            else:
-                step, total, count = int(s), row.copy(), 1
-            rows.append((int(s), float(t), self._reduced(names, total, count, row)))
-        self._open[names] = (step, total, count)
-        return (
-            np.array([r[0] for r in rows], np.int64),
-            np.array([r[1] for r in rows]),
-            np.stack([r[2] for r in rows]),
-        )
-
-    def _reduced(self, names: tuple[str, ...], total: Array, count: int, last: Array) -> Array:
-        out = total / count
-        for i, name in enumerate(names):
-            how = "last" if name == "tokens" else self._reduce.get(name, "mean")
-            if how == "sum":
-                out[i] = total[i]
-            elif how == "last":
-                out[i] = last[i]
-        return out
-
-
-class FlightRing:
-    """The last per-layer norms, also those that were not stored."""
-
-    def __init__(self) -> None:
-        self._rows: deque[tuple[tuple[str, ...], int, float, Array]] = deque(maxlen=RING)
-
-    def add(self, steps: Steps, times: Array, layers: Sequence[str], values: Array) -> None:
-        """Remember rows."""
-        for step, when, row in zip(steps[-RING:], times[-RING:], values[-RING:], strict=True):
-            self._rows.append((tuple(layers), int(step), float(when), row))
-
-    def take(self) -> list[tuple[tuple[str, ...], Steps, Array, Array]]:
-        """Blocks of (layers, steps, times, values) that were not stored; forgets them."""
-        blocks: dict[tuple[str, ...], list[tuple[int, float, Array]]] = {}
-        for layers, step, when, row in self._rows:
-            if step % STORE_EVERY:
-                blocks.setdefault(layers, []).append((step, when, row))
-        self._rows.clear()
-        return [
-            (
-                layers,
-                np.array([r[0] for r in rows], np.int64),
-                np.array([r[1] for r in rows]),
-                np.stack([r[2] for r in rows]),
-            )
-            for layers, rows in blocks.items()
-        ]
-
-
-class Sentinel:
-    """Says at which step a signal first leaps above its recent median, or stops being finite."""
-
-    def __init__(self) -> None:
-        self._recent: deque[float] = deque(maxlen=SPIKE_WINDOW)
-        self._quiet_until = -1
-
-    def look(self, steps: Steps, values: Array) -> int | None:
-        """The first step of a trigger in these values, or None; then quiet for `QUIET` steps."""
-        found: int | None = None
-        for at in range(0, len(values), SPIKE_WINDOW // 4):  # what is usual is asked once for a stretch
-            part = values[at : at + SPIKE_WINDOW // 4]
-            with np.errstate(invalid="ignore"):
-                leaps = ~np.isfinite(part) | (part > self._threshold())
-            for step in steps[at : at + len(part)][leaps].tolist():
-                if step > self._quiet_until:
-                    self._quiet_until = step + QUIET
-                    found = step if found is None else found
-            self._recent.extend(part[np.isfinite(part)].tolist())
-        return found
-
-    def _threshold(self) -> float:
-        """Both a multiple of the usual value and far outside its usual scatter; infinite while little is known."""
-        if len(self._recent) < SPIKE_WINDOW // 4:
-            return float("inf")
-        recent = np.array(self._recent)
-        usual = float(np.median(recent))
-        scatter = float(np.median(np.abs(recent - usual)))
-        return max(SPIKE * usual, usual + SCATTERS * scatter)
 
 
 def _of_the_update(entry: Entry) -> bool:
@@ -486,8 +293,10 @@ _LOOP: Mapping[str, tuple[str, str, str]] = {
     "throughput/examples": ("", "examples/s", "float32"),
     "throughput/tokens": ("", "tokens/s", "float32"),
 }
+_OF_THE_BATCH = ("samples", "throughput/examples")
 
 
-def _loop_spec(key: str, name: str, clock: str) -> SignalSpec:
+def _loop_spec(key: str, name: str, clock: str, sharing: Sharing) -> SignalSpec:
     role, unit, dtype = _LOOP.get(name, ("", "", "float32"))
-    return SignalSpec(name=key + name, role=role, clock=clock, unit=unit, dtype=dtype)  # type: ignore[arg-type]  # Literals
+    reduce: Reduce = "sum" if sharing.batch and name in _OF_THE_BATCH else "none"
+    return SignalSpec(name=key + name, role=role, clock=clock, unit=unit, dtype=dtype, reduce=reduce)  # type: ignore[arg-type]  # Literals

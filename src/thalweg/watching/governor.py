@@ -8,10 +8,11 @@ At a review the governor starts with every instrument at the longest period and,
 the shortest period that the budget allows.
 """
 
+import json
 import math
 import statistics
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from thalweg.watching.contracts import Instrument, Quantity, When
@@ -107,10 +108,19 @@ class Governor:
         budget: share of the step's own time that watching may take (0.03 = 3 %).
         cadence: "auto"; "fixed" for periods that never change, so that paired runs measure at the same steps;
             or a whole number: everything every so many steps.
+        agree: where ranks write apart, ``agree(question, mine)`` is the same answer on every rank. Periods are then
+            those of the rank that reviews first, and there are no bursts, which each rank would see for itself.
     """
 
-    def __init__(self, instruments: Sequence[Instrument], budget: float, cadence: str | int = "auto") -> None:
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        budget: float,
+        cadence: str | int = "auto",
+        agree: Callable[[str, str], str] | None = None,
+    ) -> None:
         self.budget = budget
+        self._agree = agree
         self.planned = [Planned(i) for i in instruments]
         self._by_name = {p.name: p for p in self.planned}
         self._auto = cadence == "auto"
@@ -136,6 +146,13 @@ class Governor:
         if found is None:
             found = self._plans[at] = self._plan_of(at)
         return found
+
+    def idle_until(self, step: int) -> float:
+        """The first try from ``step`` on at which something is to be done; infinite where nothing ever is."""
+        on = [p for p in self.planned if p.on]
+        waits = [(p.offset - step) % p.period for p in on]
+        waits += [(p.offset - 1 - step) % p.period for p in on if _compares(p)]
+        return step + min(waits, default=math.inf)
 
     def steps_took(self, seconds: Sequence[float], watching: Sequence[float], base: Sequence[float]) -> None:
         """Steps took so many seconds each, of which ``watching`` here, of which ``base`` beside the instruments."""
@@ -169,13 +186,15 @@ class Governor:
                 planned.on = False
                 self.too_slow.append(planned.name)
         self._choose()
+        if self._agree is not None:
+            self._take_over(before, self._agree)
         self._replan()
         changed = {p.name: p.period for p in self.planned if p.on and p.period != before.get(p.name)}
         return changed or None
 
     def burst(self, steps: int) -> bool:
         """For the next ``steps`` tries look closely: every period at most `BURST_PERIOD`; False if one is under way."""
-        if not self._auto or self._burst_left > 0:
+        if not self._auto or self._burst_left > 0 or self._agree is not None:
             return False
         self._burst_left = steps
         self._resting = {p.name: p.period for p in self.planned}
@@ -183,6 +202,17 @@ class Governor:
             planned.period = max(planned.instrument.needs.shortest, min(planned.period, BURST_PERIOD))
         self._replan()
         return True
+
+    def _take_over(self, before: Mapping[str, int], agree: Callable[[str, str], str]) -> None:
+        """Put the periods that all ranks agreed on in place of the chosen ones; those before, for good, if none can."""
+        mine = json.dumps({p.name: p.period for p in self.planned if p.on})
+        try:
+            periods = json.loads(agree(f"periods {self._tries}", mine))
+        except Exception:
+            periods, self._auto = before, False
+        for planned in self.planned:
+            planned.on = planned.on and planned.name in periods
+            planned.period = periods.get(planned.name, planned.period)
 
     def _end_burst(self) -> None:
         for planned in self.planned:
@@ -248,7 +278,7 @@ class Governor:
         on = [p for p in self.planned if p.on]
         due = tuple(p for p in on if (step - p.offset) % p.period == 0)
         soon = [p for p in on if (step + 1 - p.offset) % p.period == 0]
-        keep = any(Quantity.PREVIOUS_GRAD_SAMPLE in p.instrument.needs.quantities for p in soon)
+        keep = any(_compares(p) for p in soon)
         return StepPlan(
             due=due,
             forward=tuple(p for p in due if _called_at(p, When.FORWARD)),
@@ -264,6 +294,11 @@ class Governor:
 def _called_at(planned: Planned, when: When) -> bool:
     moments = planned.instrument.when
     return when is moments or (isinstance(moments, tuple) and when in moments)
+
+
+def _compares(planned: Planned) -> bool:
+    """Whether it compares a gradient with the one of the step before."""
+    return Quantity.PREVIOUS_GRAD_SAMPLE in planned.instrument.needs.quantities
 
 
 def _group_key(planned: Planned) -> str:

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Sized
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,8 +20,11 @@ from torch import Tensor
 from thalweg.core.errors import ThalwegWarning
 from thalweg.record.recorder import Recorder
 
-EVERY = 0.4
-"""Seconds between two emptyings: with the recorder's half second, a kill loses about a second at most."""
+EVERY = 0.75
+"""Seconds between two emptyings, each of which is written at once: a kill loses less than a second.
+
+Each takes the interpreter from the loop for a millisecond or two, however little has been left since the last.
+"""
 
 LARGEST_OUTBOX = 100_000
 """Entries of a kind that may wait; more means that the host can't keep up, and the newest are dropped and counted."""
@@ -142,9 +145,10 @@ class Tee:
     def extend(
         self, names: Sequence[str], steps: Any, values: Any, *, times: Any = None, clock: str = "updates"
     ) -> None:
-        """Record a block, and mirror it."""
+        """Record a block, and mirror it; sums that are joined with other ranks' are recorded only."""
         self._recorder.extend(names, steps, values, times=times, clock=clock)
-        for mirror in list(self._mirrors):
+        shaped = values.ndim > 2 or (len(names) == 1 and values.shape[1:] not in ((), (1,)))
+        for mirror in () if shaped else list(self._mirrors):
             try:
                 mirror.write(names, steps, values, times)
             except Exception:
@@ -172,16 +176,18 @@ class Journal:
     ) -> None:
         self._make_recorder = make_recorder
         self.writers: list[Writer] = []
-        self._accelerated = accelerated
+        self.accelerated = accelerated
         self._outbox: deque[Entry] = deque()
         self._under_way: deque[Shipment] = deque()
         self._last_shipped = time.perf_counter()
         self._lock = threading.RLock()
         self._stop = threading.Event()
         self._told: set[str] = set()
+        self.muted = False  # while a closure is evaluated again within one step
         self._recorder: Recorder | None = None
-        self.dropped = 0
+        self.dropped, self.room = 0, LARGEST_OUTBOX
         self.mirrors: list[Mirror] = []
+        self.look: Callable[[], None] | None = None  # what else the thread does, after each emptying
         self._thread = threading.Thread(target=self._work, name="thalweg-watch", daemon=True)
         self._thread.start()
 
@@ -200,19 +206,14 @@ class Journal:
 
     def put(self, entry: Entry) -> None:
         """Leave an entry; never waits."""
-        if self.has_room(self._outbox):
+        if len(self._outbox) < self.room:
             self._outbox.append(entry)
-
-    def has_room(self, waiting: Sized) -> bool:
-        """Whether one more may wait there; one that may not is counted as dropped."""
-        if len(waiting) < LARGEST_OUTBOX:
-            return True
-        self.dropped += 1
-        return False
+        else:
+            self.dropped += 1
 
     def ship(self, now: float) -> None:
         """Called by the loop's own thread, so that copies are queued on the stream that made the tensors."""
-        if self._accelerated and now - self._last_shipped > EVERY:
+        if self.accelerated and now - self._last_shipped > EVERY / 2:
             self._last_shipped = now
             self._under_way.append(Shipment(self._take()))
 
@@ -223,7 +224,7 @@ class Journal:
             entries: list[Entry] = []
             while self._under_way:
                 entries += self._under_way.popleft().arrive()
-            if not self._accelerated or time.perf_counter() - self._last_shipped > 3 * EVERY:
+            if not self.accelerated or time.perf_counter() - self._last_shipped > 3 * EVERY:
                 entries += Shipment(self._take()).arrive()
             of_writer: dict[int, list[Entry]] = {}
             for entry in entries:
@@ -312,5 +313,13 @@ class Journal:
         while not self._stop.wait(EVERY):
             try:
                 self.drain()
+                if self._recorder is not None:
+                    self._recorder.wake()
             except Exception as error:  # a daemon thread that died would lose everything after
                 self.failed("watch thread", error)
+            if (look := self.look) is not None:
+                try:
+                    look()
+                except Exception as error:
+                    self.look = None
+                    self.failed("live findings", error)

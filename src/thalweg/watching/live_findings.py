@@ -9,10 +9,33 @@ from collections.abc import Callable
 from pathlib import Path
 
 from thalweg.diagnosis.findings import Finding
+from thalweg.watching.journal import Journal
 
 FIRST = 20.0
 LEAST = 10.0
 SHARE = 1 / 200
+
+
+def say_findings(journal: Journal, path: Path) -> None:
+    """From now on the journal's thread looks for critical findings: each is an event of the run and a warning."""
+
+    def tell(finding: Finding) -> None:
+        where = f" in {finding.where}" if finding.where else ""
+        journal.event(
+            "finding",
+            step=finding.first_step,
+            severity="critical",
+            source="diagnosis",
+            finding=finding.kind,
+            title=finding.title,
+            where=finding.where,
+            remedy=finding.remedy,
+        )
+        journal.warn(
+            f"{finding.title}{where} ({finding.kind}, {finding.confidence:.0%} sure). {finding.remedy}"
+        )
+
+    journal.look = LiveFindings(path, tell).look
 
 
 class LiveFindings:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import nn
 from thalweg.core.errors import UsageError
 from thalweg.record.naming import SUFFIX, default_path
 from thalweg.tensor.unwrapping import inner_optimizer
-from thalweg.watching.contracts import Instrument
+from thalweg.watching.contracts import HeldBatch, Instrument
 from thalweg.watching.instruments import DEFAULT
 
 SMALLEST_MEMORY = 64 << 20
@@ -28,6 +28,38 @@ class Target:
     key: str
     model: nn.Module
     optimizer: torch.optim.Optimizer | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a call of ``tw.watch`` asked for; the fields mean what its arguments mean.
+
+    Attributes:
+        instruments: of each target, in order of priority.
+        rank: which of the files of the run this process writes; 0 where it is the only one.
+        world: how many files there are.
+        on: whether anything is recorded.
+    """
+
+    targets: Sequence[Target]
+    instruments: Sequence[Sequence[Instrument]]
+    out: str | os.PathLike[str] | None
+    name: str | None
+    config: Mapping[str, Any] | None
+    tags: Sequence[str]
+    scaler: Any
+    budget: float
+    memory: int | None
+    cadence: str | int
+    rank: int
+    world: int
+    resume: bool
+    held: HeldBatch | None
+    on: bool
+
+    def without_targets(self) -> "Asked":
+        """The same, holding no model and no optimizer."""
+        return replace(self, targets=(), instruments=())
 
 
 def targets_of(model: Any, optimizer: Any) -> list[Target]:
@@ -142,11 +174,8 @@ def path_of(out: str | os.PathLike[str] | None) -> Path:
     return (path if path.suffix == SUFFIX else path.with_name(path.name + SUFFIX)).absolute()
 
 
-def reserved_names(instruments: Sequence[Instrument], *, rates: bool) -> frozenset[str]:
-    """Names, and prefixes that end in a slash, that belong to the watch; the user's own go to ``user/``.
-
-    ``rates``: whether there is an optimizer whose rates are recorded.
-    """
+def reserved_names(asked: Asked) -> frozenset[str]:
+    """Names, and prefixes that end in a slash, that belong to the watch; the user's own go to ``user/``."""
     own = {
         "time/step",
         "samples",
@@ -154,8 +183,10 @@ def reserved_names(instruments: Sequence[Instrument], *, rates: bool) -> frozens
         "throughput/tokens",
         "amp/scale",
         "amp/skipped",
+        "grad/norm_raw",
+        "grad/clipped",
     }
-    own |= {"grad/norm_raw", "grad/clipped"}
-    own |= {"lr", *(f"lr/group{i}" for i in range(64))} if rates else set()
-    emits = [e for i in instruments for e in i.emits]
+    if any(target.optimizer is not None for target in asked.targets):
+        own |= {"lr", *(f"lr/group{i}" for i in range(64))}
+    emits = [e for chosen in asked.instruments for i in chosen for e in i.emits]
     return frozenset(own | {e.name + "/" * e.per_layer for e in emits} | {e.name for e in emits})

@@ -98,6 +98,28 @@ def _next_segment(path: Path) -> int:
     return int(agreed(f"segment of {split_name(path).base}", str(number)))
 
 
+def state_of(track: Track) -> dict[str, Any]:
+    """What a checkpoint keeps of one track."""
+    instruments = [p.instrument for p in track.governor.planned]
+    return {
+        "updates": track.writer.step_of(track.tries),
+        "samples": track.writer.samples,
+        "tokens": track.writer.tokens,
+        "initial": track.initial_state(),
+        "instruments": {i.card.name: i.state_dict() for i in instruments if hasattr(i, "state_dict")},
+    }
+
+
+def load_state(track: Track, saved: Mapping[str, Any]) -> None:
+    """Go on with the totals and instruments of a checkpoint; the count of updates follows at the first step."""
+    track.writer.samples = float(saved.get("samples", 0))
+    track.writer.tokens = float(saved.get("tokens", 0))
+    for planned in track.governor.planned:
+        kept = saved.get("instruments", {}).get(planned.name)
+        if kept is not None and hasattr(planned.instrument, "load_state_dict"):
+            planned.instrument.load_state_dict(kept)
+
+
 def present_step(last: Continuation, tracks: Sequence[Track]) -> tuple[int, str]:
     """The number of updates done when the new segment begins, and how that was guessed ("" if known).
 

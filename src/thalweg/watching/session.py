@@ -1,18 +1,19 @@
-"""`watch`: two lines in a training loop that record what it does and change nothing in it."""
+"""The live watch: what a loop and a person call on it."""
 
 import atexit
 import os
 import sys
 import uuid
 import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from types import TracebackType
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from thalweg.core.errors import RunFileError, ThalwegError, UsageError
 from thalweg.record import Recorder, Run, open_run
@@ -20,113 +21,27 @@ from thalweg.record.declaring import Registry
 from thalweg.record.naming import family, rank_path, segment_path, split_name
 from thalweg.record.roles import guess_role
 from thalweg.record.signals import Role, SignalSpec
-from thalweg.tensor.hooks import find_targets
-from thalweg.tensor.local import is_distributed
+from thalweg.tensor.local import is_sharded
 from thalweg.tensor.ranks import agreed, rank_and_world
-from thalweg.tensor.unwrapping import inner_model
-from thalweg.watching.clipping import Clipping
-from thalweg.watching.contracts import HeldBatch, Instrument
+from thalweg.watching.clipping import Clipping, part_of_norm
+from thalweg.watching.contracts import Instrument
+from thalweg.watching.endings import CloseAtExit, SilenceInChild
 from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.journal import Entry, Journal
-from thalweg.watching.planning import (
-    Target,
-    check_budget,
-    instruments_of,
-    memory_for,
-    path_of,
-    reserved_names,
-    targets_of,
+from thalweg.watching.live_findings import say_findings
+from thalweg.watching.notices import NEVER_STEPPED, notices
+from thalweg.watching.planning import Asked, Target, memory_for, path_of, reserved_names
+from thalweg.watching.resuming import (
+    Continuation,
+    continuation_of,
+    evaluations_kept,
+    load_state,
+    present_step,
+    state_of,
 )
-from thalweg.watching.resuming import Continuation, continuation_of, evaluations_kept, present_step
 from thalweg.watching.surroundings import environment
 from thalweg.watching.track import Track
 from thalweg.watching.user_log import UserLog
-
-
-def watch(
-    model: nn.Module | Mapping[str, nn.Module],
-    optimizer: Any = None,
-    *,
-    scaler: Any = None,
-    out: str | os.PathLike[str] | None = None,
-    name: str | None = None,
-    config: Mapping[str, Any] | None = None,
-    tags: Sequence[str] = (),
-    budget: float = 0.03,
-    memory: int | None = None,
-    cadence: str | int = "auto",
-    probes: str | Instrument | Iterable[Any] = "cheap",
-    held: HeldBatch | None = None,
-    controllers: Sequence[Any] = (),
-    ranks: str = "zero",
-    resume: bool | str | os.PathLike[str] = False,
-    enabled: bool = True,
-) -> "Watch":
-    """Watch a training run: live at once, until `Watch.close` or the end of the process.
-
-    Call it after compiling and wrapping the model. It changes nothing in the run, raises nothing into the loop, and
-    starts no collective operation in the step.
-
-    Args:
-        model: what the loop calls; or a dictionary of several, whose keys come before the names of their signals.
-        optimizer: one; a list or dictionary of several for one model; a dictionary with the models' keys. None for
-            a loop whose optimizer has no hooks: call `Watch.step` after each update.
-        scaler: the GradScaler, to record the loss scale and skipped updates.
-        out: the run file, or an existing folder for it. Default: a new file in ``runs/``. Nothing is overwritten.
-        name: what to call the run; by default the file's name.
-        config: settings to keep with the run.
-        tags: words to find it by.
-        budget: share of the step's time that watching may take: 3 %, or 60 microseconds where that is more.
-        memory: bytes that all copies may take: 64 MB, or 1 % of the parameters' bytes where that is more.
-        cadence: "auto": how often each instrument runs follows from its cost; "fixed": never changes; a number:
-            all run every so many steps.
-        probes: "cheap" (all default instruments), "none" (only what you log), names of instruments, your own
-            objects, or a list of these.
-        held: a batch that probes may run the model on.
-        controllers: none exist in this version.
-        ranks: "zero": rank 0 records; what is sharded over ranks is left out, in words. "all": one file a rank,
-            joined when read.
-        resume: continue the run in ``out`` as a new segment, if it exists; or the path of that run.
-        enabled: False (or ``THALWEG=off`` in the environment) makes everything a no-op.
-
-    Returns:
-        The live watch; also a context manager.
-
-    Raises:
-        UsageError: an argument that can't be used.
-        RunFileError: ``out`` exists and ``resume`` is False, or it can't be created.
-    """
-    check_budget(budget, memory, cadence, ranks)
-    if controllers:
-        raise UsageError("controllers= must be empty: this version has no controllers yet.")
-    targets = targets_of(model, optimizer)
-    instruments = [instruments_of(probes) for _ in targets]
-    rank, world = rank_and_world()
-    off = not enabled or os.environ.get("THALWEG", "").lower() == "off" or (ranks == "zero" and rank != 0)
-    if not isinstance(resume, bool):
-        out, resume = resume, True
-    if resume and out is None:
-        raise UsageError("resume=True needs out=, the run to continue; or pass its path as resume=.")
-    for target in targets:
-        for track in find_targets(target.model) + find_targets(inner_model(target.model)):
-            if isinstance(track, Track) and track.owner is not None:
-                track.owner.close("watched anew")
-    about = {"name": name, "config": config, "tags": tags}
-    return Watch(
-        targets,
-        instruments,
-        out=out,
-        about=about,
-        scaler=scaler,
-        budget=budget,
-        memory=memory,
-        cadence=cadence,
-        rank=rank if ranks == "all" else 0,
-        world=world if ranks == "all" else 1,
-        resume=resume,
-        held=held,
-        on=not off,
-    )
 
 
 class Watch:
@@ -137,61 +52,30 @@ class Watch:
         on: whether anything is recorded.
     """
 
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        instruments: Sequence[Sequence[Instrument]],
-        *,
-        out: str | os.PathLike[str] | None,
-        about: Mapping[str, Any],
-        scaler: Any,
-        budget: float,
-        memory: int | None,
-        cadence: str | int,
-        rank: int,
-        world: int,
-        resume: bool,
-        held: HeldBatch | None,
-        on: bool,
-    ) -> None:
-        self.on = on
+    def __init__(self, asked: Asked) -> None:
+        self.on = asked.on
         self.path: Path | None = None
+        self._asked = asked.without_targets()  # which are held weakly: a watch must not keep a model alive
         self._closed = True  # until all is attached
         self._targets = [
             (t.key, weakref.ref(t.model), None if t.optimizer is None else weakref.ref(t.optimizer))
-            for t in targets
+            for t in asked.targets
         ]
         self._tracks: list[Track] = []
-        self._at_exit = _AtExit(self)
-        if not on:
+        self._at_exit = CloseAtExit(self)
+        if not asked.on:
             return
-        self._about, self._rank, self._world = about, rank, world
-        self._continuation = continuation_of(path_of(out)) if resume else None
-        base = self._continuation.path if self._continuation else path_of(out)
-        self._run_id = self._continuation.run_id if self._continuation else uuid.uuid4().hex
-        if (
-            world > 1 and self._continuation is None
-        ):  # the files of one run share its id, and its default name
-            self._run_id, name = agreed(f"run {out}", f"{self._run_id} {base.name}").split(" ", 1)
-            base = base.with_name(name)
-        self.path = rank_path(base, rank)
-        if self.path.exists():
-            raise RunFileError(
-                f"{self.path} exists and nothing is overwritten. Choose another out=, or pass resume=True to continue it."
-            )
-        accelerated = any(p.device.type != "cpu" for t in targets for p in t.model.parameters())
+        self._choose_file(asked)
         self._begun = False
+        accelerated = any(p.device.type != "cpu" for t in asked.targets for p in t.model.parameters())
         make = weakref.WeakMethod(self._make_recorder)  # the journal's thread must not keep the watch alive
         self._journal = Journal(lambda: cast(Any, make())(), accelerated=accelerated)
-        rates = any(t.optimizer is not None for t in targets)
-        reserved = frozenset().union(*(reserved_names(i, rates=rates) for i in instruments))
-        self._log = UserLog(reserved, accelerated)
         self._clipping = Clipping()
         self._declared: dict[str, SignalSpec] = {}
-        self._held = held
         try:
-            for target, chosen in zip(targets, instruments, strict=True):
-                self._tracks.append(self._attach(target, chosen, budget, cadence, memory, scaler))
+            for target, chosen in zip(asked.targets, asked.instruments, strict=True):
+                self._tracks.append(self._attach(target, chosen))
+            self._log = UserLog(reserved_names(asked), self._tracks[0])
             if self._continuation is None:
                 _ = self._journal.recorder
         except BaseException:
@@ -200,7 +84,7 @@ class Watch:
             self._journal.abandon()
             raise
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_Silence(self))
+            os.register_at_fork(after_in_child=SilenceInChild(self))
         self._closed = False
 
     # -- what a loop calls --------------------------------------------------------------------------------
@@ -227,17 +111,18 @@ class Watch:
             prefix: put before each name, with a slash.
             **named: more numbers.
         """
-        if self._closed or any(t.repeating for t in self._tracks):
+        if self._closed or self._journal.muted:
             return
         start = perf_counter()
         track = self._tracks[0]
         try:
             if not self._begun:
                 self._begin()
-            given = {**values, **named} if values else named
+            if values:
+                named = {**values, **named}
             if tokens is not None:
-                given = {**given, "tokens": tokens}
-            self._log.put(given, prefix, step, track, self._journal)
+                named["tokens"] = tokens
+            self._log.put(named, prefix, step)
         except Exception as error:
             self._journal.failed("log", error)
         track.spent += perf_counter() - start
@@ -397,11 +282,14 @@ class Watch:
             return
         try:
             total = norm if isinstance(norm, Tensor) else torch.tensor(float(norm))
-            if is_distributed(total):
+            track = self._tracks[index]
+            sharing = track.writer.signals.sharing
+            if is_sharded(total) and not sharing.sharded:
                 raise ThalwegError("the norm of sharded gradients would need a collective; not recorded")
             self._begin()
-            track = self._tracks[index]
-            track.view.unclipped = kept = total.detach().clone()
+            track.view.unclipped = kept = part_of_norm(
+                total, self._asked.rank if sharing.sharded else 0
+            ).clone()
             payload = (self._clipping, ("norm",), (), {"max_norm": float(max_norm)})
             self._journal.put(Entry("measured", track.writer, track.tries, payload, [kept]))
         except Exception as error:
@@ -427,21 +315,11 @@ class Watch:
             return {}
         if not self._closed:
             self._journal.flush()
-        tracks = {}
-        for track in self._tracks:
-            instruments = [p.instrument for p in track.governor.planned]
-            tracks[track.writer.key] = {
-                "updates": track.writer.step_of(track.tries),
-                "samples": track.writer.samples,
-                "tokens": track.writer.tokens,
-                "initial": track.initial_state(),
-                "instruments": {i.card.name: i.state_dict() for i in instruments if hasattr(i, "state_dict")},
-            }
         return {
             "version": 1,
             "path": str(self.path),
             "run_id": self._journal.recorder.run_id,
-            "tracks": tracks,
+            "tracks": {track.writer.key: state_of(track) for track in self._tracks},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -470,10 +348,17 @@ class Watch:
             track.finish()
         try:
             if not any(t.tries for t in self._tracks) and reason != "watched anew":
-                self._say_never_stepped()
+                self._journal.event("no step seen", severity="warning", text=NEVER_STEPPED)
+                self._journal.warn(NEVER_STEPPED)
             self._journal.close(reason, self._closing_meta)
         except Exception as error:
             self._journal.warn(f"The run file could not be closed: {type(error).__name__}: {error}")
+
+    def silence(self) -> None:
+        """In a forked child: neither count nor close anything; the parent does."""
+        self._closed = True
+        for track in self._tracks:
+            track.hooks.silence()
 
     def __enter__(self) -> "Watch":
         return self
@@ -489,15 +374,22 @@ class Watch:
 
     # -- inside -------------------------------------------------------------------------------------------
 
-    def _attach(
-        self,
-        target: Target,
-        chosen: Sequence[Instrument],
-        budget: float,
-        cadence: str | int,
-        memory: int | None,
-        scaler: Any,
-    ) -> Track:
+    def _choose_file(self, asked: Asked) -> None:
+        """Where the record goes, under which run; nothing that exists is overwritten."""
+        last = self._continuation = continuation_of(path_of(asked.out)) if asked.resume else None
+        base = last.path if last else path_of(asked.out)
+        self._run_id = last.run_id if last else uuid.uuid4().hex
+        if asked.world > 1 and last is None:  # the files of one run share its id, and its default name
+            self._run_id, name = agreed(f"run {asked.out}", f"{self._run_id} {base.name}").split(" ", 1)
+            base = base.with_name(name)
+        self.path = rank_path(base, asked.rank)
+        if self.path.exists():
+            raise RunFileError(
+                f"{self.path} exists and nothing is overwritten. Choose another out=, or pass resume=True to continue it."
+            )
+
+    def _attach(self, target: Target, chosen: Sequence[Instrument]) -> Track:
+        asked = self._asked
         clock = "updates" if not self._tracks else f"updates/{target.key.rstrip(':')}"
         track = Track(
             target.model,
@@ -505,43 +397,45 @@ class Watch:
             chosen,
             self._journal,
             TrackWriter(target.key, clock),
-            budget=budget,
-            cadence=cadence,
-            memory=memory or memory_for(target.model),
-            scaler=scaler,
-            held=self._held,
-            shards=self._world > 1,
+            budget=asked.budget,
+            cadence=asked.cadence,
+            memory=asked.memory or memory_for(target.model),
+            scaler=asked.scaler,
+            held=asked.held,
+            rank=asked.rank,
+            world=asked.world,
+            agree=partial(_agreed_among_ranks, f"{self._run_id} {target.key}") if asked.world > 1 else None,
             on_first=self._begin,
         )
-        sharded = [r.name for r in track.table.rows if r.sharded]
-        track.writer.sharded = frozenset(sharded) if self._world > 1 else frozenset()
         track.owner = self
         self._journal.writers.append(track.writer)
         return track
 
     def _make_recorder(self) -> Recorder:
-        last = self._continuation
+        last, asked = self._continuation, self._asked
         recorder = Recorder(
             self.path,
-            name=self._about["name"] or split_name(cast(Path, self.path)).base,
-            config=self._about["config"],
-            tags=self._about["tags"],
+            name=asked.name or split_name(cast(Path, self.path)).base,
+            config=asked.config,
+            tags=asked.tags,
             environment=environment(),
             run_id=last.run_id if last else self._run_id,
             segment=last.segment if last else 0,
             first_step=last.first_step if last else 0,
-            rank=self._rank,
-            world=self._world,
+            rank=asked.rank,
+            world=asked.world,
         )
         # Handlers run last in, first out: registered after the recorder's, the watch closes before it does.
         atexit.unregister(self._at_exit)
         atexit.register(self._at_exit)
         training = rank_and_world()[1]
         for track in self._tracks:
-            for kind, details in notices(track, self._world, training):
+            for kind, details in notices(track, asked.world, training):
                 recorder.event(kind, step=None, source="watch", **details)
         for spec in self._declared.values():
             recorder.declare_spec(spec)
+        if asked.rank == 0:
+            say_findings(self._journal, recorder.path)
         return recorder
 
     def _begin(self) -> None:
@@ -576,36 +470,15 @@ class Watch:
                 self.path.unlink(missing_ok=True)
         self._continuation = last
         if last.path.exists():
-            self.path = segment_path(last.path, last.segment, self._rank)
+            self.path = segment_path(last.path, last.segment, self._asked.rank)
         for track in self._tracks:
-            saved = last.tracks.get(track.writer.key, {})
-            track.writer.samples, track.writer.tokens = (
-                float(saved.get("samples", 0)),
-                float(saved.get("tokens", 0)),
-            )
-            for planned in track.governor.planned:
-                kept = saved.get("instruments", {}).get(planned.name)
-                if kept is not None and hasattr(planned.instrument, "load_state_dict"):
-                    planned.instrument.load_state_dict(kept)
+            load_state(track, last.tracks.get(track.writer.key, {}))
 
     def _closing_meta(self) -> dict[str, Any]:
         main = self._tracks[0]
         last = {k: v for track in self._tracks for k, v in track.writer.last.items()}
         periods = {p.name: p.period for p in main.governor.planned if p.on}
         return {"summary": last, "cost": main.cost.summary() | {"periods": periods}}
-
-    def _silence(self) -> None:
-        self._closed = True
-        for track in self._tracks:
-            track.hooks.silence()
-
-    def _say_never_stepped(self) -> None:
-        text = (
-            "No optimizer step was seen. Pass the optimizer whose step() the loop calls to tw.watch(model, optimizer), "
-            "before the loop; for an optimizer without hooks call watch.step() after each update."
-        )
-        self._journal.event("no step seen", severity="warning", text=text)
-        self._journal.warn(text)
 
     def _index(self, key: str | None) -> int:
         if key is None:
@@ -624,76 +497,5 @@ class Watch:
         return list(alive.parameters()) if alive is not None else []
 
 
-def notices(track: Track, world: int, training: int) -> list[tuple[str, dict[str, Any]]]:
-    """What the record says at its start of what is not, or can't be, seen.
-
-    Args:
-        track: one optimizer and its model.
-        world: how many ranks record.
-        training: how many ranks train.
-    """
-    table = track.table
-    out: list[tuple[str, dict[str, Any]]] = [
-        (
-            "parameters",
-            {
-                "key": track.writer.key,
-                "rows": len(table.rows),
-                "elements": table.elements,
-                "frozen": list(table.frozen),
-                "outside": list(table.outside),
-                "tied": {r.name: list(r.aliases) for r in table.rows if r.aliases},
-            },
-        )
-    ]
-    if track.left_out:
-        text = (
-            "The model is compiled: instruments that need module hooks are off. With held=tw.HeldBatch(...) they look "
-            "at that batch, in eager mode; that needs torch.compile(model), not model.compile()."
-        )
-        out.append(("not recorded", {"instruments": track.left_out, "text": text}))
-    view = track.view
-    if len(view.rotation) > 1 or view.sampled_rows:
-        text = "Copies of all parameters are more than memory= allows: their updates are measured in turns."
-        sampled = [view.table.rows[r].name for r in sorted(view.sampled_rows)]
-        out.append(("in turns", {"turns": len(view.rotation), "by_sample": sampled, "text": text}))
-    if training > 1:
-        text = (
-            f"{training} ranks train, and samples and throughput count the examples of one: what its own forwards were "
-            "given. Tokens are what watch.log was told."
-        )
-        signals = [track.writer.key + name for name in ("samples", "throughput/examples")]
-        out.append(("one rank", {"signals": signals, "ranks": training, "text": text}))
-    sharded = sum(r.sharded for r in table.rows)
-    if sharded and world == 1:
-        text = (
-            f"{sharded} parameters are sharded over ranks; one rank's part is not the whole, so nothing of them is "
-            'recorded. ranks="all" on every rank records the parts, which are joined when the run is read.'
-        )
-        out.append(("not recorded", {"parameters": sharded, "text": text}))
-    return out
-
-
-class _Silence:
-    """Makes the copy of a watch in a forked child inert: it neither counts nor closes anything."""
-
-    def __init__(self, owner: Watch) -> None:
-        self._owner = weakref.ref(owner)
-
-    def __call__(self) -> None:
-        owner = self._owner()
-        if owner is not None:
-            owner._silence()
-
-
-class _AtExit:
-    """Closes a watch at the end of the process, if it is still there."""
-
-    def __init__(self, owner: Watch) -> None:
-        self._owner = weakref.ref(owner)
-
-    def __call__(self) -> None:
-        owner = self._owner()
-        if owner is not None:
-            last: Callable[[], Any] | Any = getattr(sys, "last_value", None)
-            owner.close("exit" if last is None else type(last).__name__)
+def _agreed_among_ranks(whose: str, question: str, mine: str) -> str:
+    return agreed(f"{whose}{question}", mine)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thalweg.core.errors import ThalwegError
-from thalweg.tensor.local import local
+from thalweg.tensor.local import largest_local, local
 from thalweg.tensor.sumsq import host_sumsq, sumsq
 from thalweg.tensor.table import ParamTable
 from thalweg.watching.contracts import ForwardScope, Quantity, When
@@ -293,8 +293,7 @@ def rotation_of(table: ParamTable, budget: int, sample: int) -> tuple[list[list[
     sampled: set[int] = set()
     room = 0
     for i, parameter in enumerate(table.parameters):
-        shard = getattr(parameter, "_local_tensor", parameter)
-        size = shard.numel() * max(4, shard.element_size())
+        size = largest_local(parameter) * max(4, parameter.element_size())  # the same turns on every rank
         if size > budget:
             sampled.add(i)
             size = sample

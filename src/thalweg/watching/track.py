@@ -5,7 +5,6 @@ are counted, since on an accelerator nobody knows yet whether an update was skip
 record turns tries into updates.
 """
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,28 +13,47 @@ from weakref import proxy, ref
 import torch
 from torch import Tensor, nn
 
-from thalweg.tensor.hooks import Hooks
+from thalweg.tensor.hooks import Handle, Hooks
+from thalweg.tensor.ranks import data_ranks
 from thalweg.tensor.table import ParamTable, build_table, fingerprint
 from thalweg.tensor.unwrapping import inner_model, is_compiled
 from thalweg.watching.contracts import HeldBatch, Instrument, Measured, NotSeenError, Quantity, When
 from thalweg.watching.cost import CostMeter
-from thalweg.watching.finishing import AFTER_SPIKE, TrackWriter
+from thalweg.watching.finishing import TrackWriter
 from thalweg.watching.forward_scope import ModuleList, RootForward
 from thalweg.watching.governor import Governor, Planned, StepPlan
 from thalweg.watching.held_look import can_look, look
 from thalweg.watching.instruments.effective_rate import scale_invariant_weights
 from thalweg.watching.journal import Entry, Journal
+from thalweg.watching.notices import (
+    HALF_WITHOUT_SCALER,
+    NO_FORWARDS,
+    UNKNOWN_SCALER,
+    autocast_to_half,
+    made_by_grad_scaler,
+)
+from thalweg.watching.sharing import readable, sharing_of
+from thalweg.watching.spikes import AFTER_SPIKE
+from thalweg.watching.step_counts import StepCounts
 from thalweg.watching.step_view import TableView
 
 _FAILURES_ALLOWED = 3
 ACCOUNT_EVERY = 25
 """Steps whose times are handed on together."""
 
-_now = time.perf_counter
-_ALL_FLOAT = {float}
+FINGERPRINT_EVERY = 10
+"""Steps after which, also where nothing is due, the optimizer is asked whether it still holds the same parameters."""
+
+# Inside a loop all is cold, and each look-up in torch's large namespaces costs a microsecond.
+_now, _clock = time.perf_counter, time.time
+_is_grad_enabled = torch.is_grad_enabled
+_is_tracing = torch._C._is_tracing
+_graph_task = torch._C._current_graph_task_id
+_functional_transform = torch._C._functorch.peek_interpreter_stack
+_NOT_A_NUMBER = float("nan")
 
 
-class Track:
+class Track(StepCounts):
     """Watches the steps of one optimizer.
 
     Args:
@@ -49,7 +67,8 @@ class Track:
         memory: bytes that copies may take.
         scaler: the user's GradScaler.
         held: batch for a look at activations where the model is compiled.
-        shards: whether rows of which this rank has a part are looked at.
+        rank, world: this rank among those that write apart; of one that writes alone no part of a row is looked at.
+        agree: see `Governor`.
     """
 
     def __init__(
@@ -65,27 +84,22 @@ class Track:
         memory: int,
         scaler: Any = None,
         held: HeldBatch | None = None,
-        shards: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        agree: Callable[[str, str], str] | None = None,
         on_first: Callable[[], None],
     ) -> None:
+        super().__init__(writer.rows)
         self.journal, self.writer = journal, writer
-        self.tries = 0
-        self.stamp = self.evaluation_stamp = 0
-        self.forwards_seen = False
+        self._accelerated, self._room = journal.accelerated, journal.room
         self._copied = False
-        self.repeating = False  # whether a closure is being evaluated again within one step
         self.cost = CostMeter()
         self.owner: Any = None
         self._model, self._optimizer = ref(model), None if optimizer is None else ref(optimizer)
-        self._scaler, self._memory, self._shards = scaler, memory, shards
+        self._scaler, self._memory, self._ranks = scaler, memory, (rank, world)
         self._on_first: Callable[[], None] | None = on_first
-        self._unseen, self._said = 0, False
-        self._training_mode = False
+        self._unseen, self._unseen_at, self._said = 0, 0, False
         self._asked = scaler is not None
-        self._trained = self._marked = False  # a stamp is known; it is of this step
-        self.spent = 0.0
-        self._last = 0.0
-        self._found_inf: Tensor | None = None
         self._scaler_states: Any = None
         self._loss_scale: Tensor | None = None
         self._skipped_examples = 0
@@ -100,25 +114,36 @@ class Track:
         self._held = held if self.compiled and can_look(model) else None
         looks = [i for i in instruments if not (i.needs.forward and self.compiled and self._held is None)]
         self.left_out = [i.card.name for i in instruments if i not in looks]
-        self.governor = Governor(looks, budget, cadence)
+        self.governor = Governor(looks, budget, cadence, agree)
         self._plan = self._next = self.governor.plan(0)
-        self._accounts: list[tuple[float, float, float]] = []
         self.view = self._new_view(model, optimizer)
         self.hooks = Hooks()
         self.hooks.forward_pre(model, self._forward_begins)
+        self._before: Handle | None = None
         if optimizer is not None:
-            self.hooks.step(optimizer, self._before_step, self._after_step)
+            self._before = self.hooks.step(optimizer, self._before_step, self._after_step)
 
     # -- what the hooks call; none of it may raise --------------------------------------------------------
 
     def _forward_begins(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         start = _now()
         try:
-            self._training_mode = self._training_mode or module.training
-            if not torch.is_grad_enabled() or module.training is not self._training_mode:
+            training = module.training
+            if training:
+                self._training_mode = True
+            if not _is_grad_enabled() or training is not self._training_mode:
                 self.evaluation_stamp = self.tries
-            elif _is_of_the_loop():
-                self._training_forward(module, args, kwargs)
+            elif _graph_task() == -1 and not _is_tracing() and _functional_transform() is None:
+                if self._special:  # it is of the loop: neither recomputed nor traced
+                    self._special_forward(module, args, kwargs)
+                else:
+                    self.stamp = self.tries
+                    self.micro_batches += 1
+                    first = args[0] if args else None
+                    if type(first) is Tensor and first.ndim:
+                        self.examples += first.shape[0]
+                    else:
+                        self.examples += _batch_size(args, kwargs)
         except Exception as error:
             self.journal.failed("forward", error)
         self.spent += _now() - start
@@ -137,9 +162,12 @@ class Track:
         start = _now()
         done = self.tries + 1
         try:
+            if self._resting:
+                self._needed_after_all(optimizer, args, kwargs)
             self._end_step(optimizer.param_groups, start)
         except Exception as error:
-            self.tries, self._next = done, self.governor.plan(done)  # counted all the same
+            self.tries = done  # counted all the same
+            self._look_ahead()
             self.journal.failed("after the step", error)
 
     def step(self) -> None:
@@ -153,57 +181,47 @@ class Track:
         self.view.begin(self.tries)
         self._look_at_gradient()
         self._end_step((), start)
-        self._look_ahead()
+        self._look_before_update()
 
     # -- forwards -----------------------------------------------------------------------------------------
 
-    def mark(self) -> None:
-        """What a training forward does to the step that logs belong to: for loops whose forwards are not seen."""
-        self.stamp = self.tries
-        self._trained = self._marked = True
-
-    def step_for(self, evaluation: bool) -> int:
-        """The try that a log made now belongs to."""
-        if evaluation:
-            return max(self.stamp, self.evaluation_stamp) if self._trained else self.tries
-        return self.stamp if self._trained else self.tries
-
-    def _training_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _special_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A training forward that is more than counted."""
         if self._on_first is not None:
             self._first()
-        self.stamp = self.evaluation_stamp = self.tries
-        self.forwards_seen = self._trained = self._marked = True
-        if self.repeating:  # the same batch, for another evaluation of a closure
+        self.stamp = self.tries
+        if self.journal.muted:  # the same batch, for another evaluation of a closure
             return
         view, plan = self.view, self._next
         if self._scaler is not None:
             self._look_at_scaler()
-        if self._reducing is not None and view.micro_batches == 0:
+        if self._reducing is not None and self.micro_batches == 0:
             view.unreduced = not getattr(self._reducing, "require_backward_grad_sync", True)
-        if plan.micro_batch and view.micro_batches and self._gradients_are_new():
+        if plan.micro_batch and self.micro_batches and self._gradients_are_new():
             view.begin(self.tries)
             self._call(When.MICRO_BATCH, plan.micro_batch)
-        view.micro_batches += 1
-        view.examples += _batch_size(args, kwargs)
-        if plan.forward and view.micro_batches == 1:
+        self.micro_batches += 1
+        self.examples += _batch_size(args, kwargs)
+        if plan.forward and self.micro_batches == 1:
             self._look_at_forward(module, plan.forward)
 
     def _look_at_scaler(self) -> None:
         """Record the loss scale; forget the micro-batches of an update that was skipped without a call of the hooks."""
-        scaler, view = self._scaler, self.view
+        scaler = self._scaler
         states = getattr(scaler, "_per_optimizer_states", None)  # a new one at each scaler.update()
         if states is None or not scaler.is_enabled():
             return
         if self._scaler_states is not states:
             self._scaler_states = states
-            self._skipped_examples += view.examples
-            view.micro_batches = view.examples = 0
+            self._skipped_examples += self.examples
+            self.micro_batches = self.examples = 0
         scale = scaler._scale  # made at the first scaler.scale(loss)
         self._loss_scale = torch.tensor(scaler.get_scale()) if scale is None else scale.detach().clone()
         self._put("scale", None, [self._loss_scale])
 
     def _look_at_forward(self, module: nn.Module, due: Sequence[Planned]) -> None:
         scope = RootForward(inner_model(module) if self.compiled else module, self._modules, self._deliver)
+        self._tell_counts()
         self.view.enter(scope)
         for planned in due:
             scope.owner = planned
@@ -240,7 +258,10 @@ class Track:
     def _mark_of_gradients(self) -> tuple[int, int] | None:
         for row in self.view.table.rows:
             if row.parameter.grad is not None:
-                return id(row.parameter.grad), row.parameter.grad._version
+                written = getattr(
+                    row.parameter.grad, "_local_tensor", row.parameter.grad
+                )  # a DTensor's has no count
+                return id(written), written._version
         return None
 
     # -- the step -----------------------------------------------------------------------------------------
@@ -251,29 +272,42 @@ class Track:
         view, tick = self.view, self.tries
         plan = self._plan = self._next
         if not self._asked:
-            self._ask_for_scaler()
+            self._asked = True
+            if made_by_grad_scaler():
+                self.journal.event("not recorded", **UNKNOWN_SCALER)
         if fingerprint(optimizer.param_groups) != view.table.fingerprint:
             view = self._parameters_changed(optimizer)
-        found = self._found_inf = getattr(optimizer, "found_inf", None)
-        if found is not None:
-            self._put("skip", None, [found.detach().clone()])
+        self._find_inf(optimizer)
         if not plan.idle:
             view.begin(tick)
             if plan.copies:
                 self._keep_parameters(plan)
         closure = args[1] if len(args) > 1 else kwargs.get("closure")  # args[0] is the optimizer itself
         if closure is not None:
+            self._closures = True
             return self._wrap(closure, args, kwargs)
         if not plan.idle:
             self._look_at_gradient()
         return None
 
+    def _find_inf(self, optimizer: Any) -> None:
+        """Leave word of whether this update is skipped, where the optimizer itself is told so (a fused one)."""
+        found = self._found_inf = getattr(optimizer, "found_inf", None)
+        if found is not None:
+            self._put("skip", None, [found.detach().clone()])
+
+    def _needed_after_all(self, optimizer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """The hook before the step rested: may it go on doing so?"""
+        self._closures = len(args) > 1 or bool(kwargs)
+        if hasattr(optimizer, "found_inf"):
+            self._find_inf(optimizer)
+        if self._closures or self._found_inf is not None:
+            self._rest_until = 0.0
+
     def _look_at_gradient(self) -> None:
         plan = self._plan
         due = plan.gradient
-        if (
-            due and self._optimizer is None
-        ):  # the update is done: what reads parameters alone was asked before it
+        if due and self._optimizer is None:  # it is done: what reads parameters alone was asked before it
             due = tuple(p for p in due if not _reads_parameters_alone(p))
         if due:
             self._call(When.GRADIENT, due)
@@ -284,7 +318,7 @@ class Track:
             except Exception as error:
                 self.journal.failed("gradient sample", error)
 
-    def _look_ahead(self) -> None:
+    def _look_before_update(self) -> None:
         """Where no hook tells when an update begins, look at the parameters and copy them already now."""
         if self._optimizer is not None:
             return
@@ -310,11 +344,11 @@ class Track:
 
         def watched() -> Any:
             nonlocal ran
-            self.repeating = ran
+            self.journal.muted = ran
             try:
                 result = closure()
             finally:
-                self.repeating = False
+                self.journal.muted = False
             if not ran:
                 ran = True
                 began = _now()
@@ -328,34 +362,22 @@ class Track:
         return args, {**kwargs, "closure": watched}
 
     def _end_step(self, groups: Sequence[dict[str, Any]], start: float) -> None:
-        view, plan = self.view, self._plan
+        plan = self._plan
         if not plan.idle:
-            if plan.update:
-                self._call(When.UPDATE, plan.update)
-            if plan.keep_gradient:
-                view.keep_gradient_sample()
-            view.finish_update()
-        took = start - self._last if self._last else float("nan")
+            self._look_at_update(plan)
+        took = start - self._last if self._last else _NOT_A_NUMBER
         self._last = start
         self._loop_row(groups, took)
-        if view.micro_batches != 1 or plan.micro_batch:
+        if self.micro_batches != 1 or plan.micro_batch:
             self._grad_mark = self._mark_of_gradients()
-            self._unseen = 0 if view.micro_batches else self._unseen + 1
-        else:
-            self._unseen = 0
-        view.micro_batches = view.examples = 0
-        view.unclipped = None
-        self._trained, self._marked = self._marked, False
+            self._count_unseen()
+        self.micro_batches = self.examples = 0
         self.tries += 1
-        if self._unseen == 3 and not self._said:
-            self._said = True
-            self._say_no_forwards()
-        self.journal.ship(start)
-        while self.writer.broken:
-            self._failed(*self.writer.broken.popleft())
-        if self.writer.triggered is not None:
-            self._look_closely(self.writer.triggered)
-        self._next = self.governor.plan(self.tries)
+        if self.tries >= self._rest_until:
+            self._heed_writer()
+            self._look_ahead()
+        if self._accelerated:
+            self.journal.ship(start)
         base = spent = self.spent + (_now() - start)
         self.spent = 0.0
         for planned in plan.due:
@@ -365,6 +387,52 @@ class Track:
             self._accounts.append((took, spent, base))
             if len(self._accounts) >= ACCOUNT_EVERY:
                 self._review()
+
+    def _look_at_update(self, plan: StepPlan) -> None:
+        if plan.update:
+            self._call(When.UPDATE, plan.update)
+        if plan.keep_gradient:
+            self.view.keep_gradient_sample()
+        self.view.finish_update()
+
+    def _look_ahead(self, *, anew: bool = False) -> None:
+        """Plan the next try; until something is due, the hook before the step rests, unless somebody needs it."""
+        if anew:
+            self._rest_until = 0.0
+        self.view.unclipped = None
+        tries, before = self.tries, self._before
+        plan = self._next = self.governor.plan(tries)
+        needed = self._closures or self._found_inf is not None or self._on_first is not None
+        self._special = (
+            self._on_first is not None
+            or self._closures
+            or self._scaler is not None
+            or self._reducing is not None
+            or bool(plan.forward or plan.micro_batch)
+        )
+        self._resting = before is not None and plan.idle and tries % FINGERPRINT_EVERY != 0 and not needed
+        if self._resting:
+            self._plan = plan
+            next_check = tries + FINGERPRINT_EVERY - tries % FINGERPRINT_EVERY
+            self._rest_until = min(self.governor.idle_until(tries), next_check)
+        if before is not None:
+            before.target = None if self._resting else self._before_step
+
+    def _heed_writer(self) -> None:
+        """What the thread that writes the record has left word of: instruments that failed, a signal that leapt."""
+        while self.writer.broken:
+            self._failed(*self.writer.broken.popleft())
+        if self.writer.triggered is not None:
+            self._look_closely(self.writer.triggered)
+
+    def _count_unseen(self) -> None:
+        follows = self._unseen_at == self.tries - 1
+        self._unseen = 0 if self.micro_batches else self._unseen + 1 if follows else 1
+        self._unseen_at = self.tries
+        if self._unseen == 3 and not self._said:
+            self._said = True
+            self.journal.event("no forward seen", severity="warning", text=NO_FORWARDS)
+            self.journal.warn(NO_FORWARDS)
 
     def _review(self) -> None:
         """Hand the last steps' times to the meter and the governor, which may change its plan."""
@@ -377,18 +445,28 @@ class Track:
             text = "even at the longest period it takes more than the whole budget"
             name = self.governor.too_slow.pop()
             self.journal.event("switched off", severity="warning", instrument=name, text=text)
-        self._next = self.governor.plan(self.tries)
+        self._look_ahead(anew=True)
         if changed is not None:
             step = self.writer.step_of(self.tries)
             self.journal.event("cadence", step=step, periods=dict(changed), allowance=self.governor.allowance)
 
     def _loop_row(self, groups: Sequence[dict[str, Any]], took: float) -> None:
-        rates: tuple[Any, ...] = tuple([group.get("lr") for group in groups])
-        examples, self._skipped_examples = self.view.examples + self._skipped_examples, 0
-        if self._found_inf is None and _ALL_FLOAT.issuperset(map(type, rates)):
-            if self.journal.has_room(self.writer.rows):
-                self.writer.rows.append((self.tries, time.time(), took, examples, rates))
-            return
+        rates: tuple[Any, ...] = (
+            (groups[0].get("lr"),) if len(groups) == 1 else tuple([group.get("lr") for group in groups])
+        )
+        examples = self.examples
+        if self._skipped_examples:
+            examples, self._skipped_examples = examples + self._skipped_examples, 0
+        if self._found_inf is None:
+            for rate in rates:
+                if type(rate) is not float:
+                    break
+            else:
+                if len(self._rows) < self._room:
+                    self._rows.append((self.tries, _clock(), took, examples, rates))
+                else:
+                    self.journal.dropped += 1
+                return
         tensors = [rate.detach().clone() for rate in rates if isinstance(rate, Tensor)]
         known = tuple(
             None if isinstance(r, Tensor) else float("nan") if r is None else float(r) for r in rates
@@ -400,7 +478,7 @@ class Track:
         self.writer.triggered = None
         self.view.alarmed = self.writer.nonfinite
         under_way = self.governor.burst(AFTER_SPIKE)
-        self._next = self.governor.plan(self.tries)
+        self._look_ahead(anew=True)
         kind = "burst" if under_way else "trigger"
         self.journal.event(kind, step=trigger[1], signal=self.writer.key + trigger[0])
 
@@ -408,6 +486,7 @@ class Track:
 
     def _call(self, when: When, due: Sequence[Planned]) -> None:
         self.view.moment = when
+        self._tell_counts()
         graded = torch.is_grad_enabled()
         torch._C._set_grad_enabled(False)  # torch.no_grad() takes ten times as long inside a loop
         try:
@@ -415,6 +494,9 @@ class Track:
                 self._ask(planned)
         finally:
             torch._C._set_grad_enabled(graded)
+
+    def _tell_counts(self) -> None:
+        self.view.micro_batches, self.view.examples = self.micro_batches, self.examples
 
     def _ask(self, planned: Planned) -> None:
         began = _now()
@@ -430,7 +512,8 @@ class Track:
         if measured is not None:
             keys = tuple(measured.values)
             payload = (planned.instrument, keys, measured.layers, measured.facts)
-            self._put("measured", payload, [measured.values[k] for k in keys])
+            values = [measured.values[k] for k in keys]
+            self._put("measured", payload, values if self._accelerated else [_on_host(v) for v in values])
 
     def _say_not_seen(self, planned: Planned, reason: str) -> None:
         if reason not in self._reasons:
@@ -457,18 +540,17 @@ class Track:
         if self._on_first is not None:
             begin, self._on_first = self._on_first, None
             begin()
-            if self._scaler is None and _autocast_to_half():
-                text = "The loop runs in float16 and no scaler= was given: loss scale and skipped updates are not recorded."
-                self.journal.event("not recorded", text=text)
+            if self._scaler is None and autocast_to_half():
+                self.journal.event("not recorded", text=HALF_WITHOUT_SCALER)
 
     def begin(self, tries: int, initial: dict[str, Tensor] | None) -> None:
         """Start counting from ``tries``; distances from ``initial`` where a checkpoint has it."""
-        self.tries = self.stamp = self.evaluation_stamp = tries
-        self._next = self.governor.plan(tries)
+        self.start_at(tries)
+        self._look_ahead(anew=True)
         if (model := self._model()) is not None:  # again: a normalization may have been frozen since
             self.view.scale_invariant = scale_invariant_weights(inner_model(model))
         self._keep_initial(initial)
-        self._look_ahead()
+        self._look_before_update()
 
     def finish(self) -> None:
         """The record ends: whether a GradScaler skipped the last update is known only now."""
@@ -494,14 +576,12 @@ class Track:
     def _new_view(self, model: nn.Module, optimizer: Any) -> TableView:
         table = build_table(model, optimizer)
         self.table = table
-        visible = table.rows if self._shards else tuple(r for r in table.rows if not r.sharded)
-        view = TableView(
-            ParamTable(visible, table.frozen, table.outside, table.fingerprint),
-            optimizer_of(self._optimizer),
-            self._memory,
-        )
+        visible = tuple(r for r in table.rows if readable(r, self._ranks[1]))
+        seen = ParamTable(visible, table.frozen, table.outside, table.fingerprint)
+        view = TableView(seen, optimizer_of(self._optimizer), self._memory)
         view.scaler = self._scaler
-        view.ranks = 1 if self._reducing is None else self._reducing.process_group.size()
+        view.ranks = data_ranks(model)
+        self.writer.signals.sharing = sharing_of(seen, *self._ranks, view.ranks)
         view.scale_invariant = scale_invariant_weights(inner_model(model))
         return view
 
@@ -516,47 +596,19 @@ class Track:
             self.journal.event("parameters changed", step=self.writer.step_of(self.tries), added=added)
         return self.view
 
-    def _ask_for_scaler(self) -> None:
-        """At the first step: is it made by a GradScaler that nobody told the watch of?"""
-        self._asked = True
-        frame = sys._getframe()
-        while (outer := frame.f_back) is not None:
-            frame = outer
-            if frame.f_code.co_filename.endswith("grad_scaler.py"):
-                text = (
-                    "A GradScaler makes these steps: the loss scale, and updates that it skips, are not recorded, "
-                    "nor is the noise scale. Pass it as tw.watch(..., scaler=scaler)."
-                )
-                self.journal.event(
-                    "not recorded", signals=["amp/scale", "amp/skipped", "noise/scale"], text=text
-                )
-                return
 
-    def _say_no_forwards(self) -> None:
-        text = (
-            "No forward of the watched model was seen in three steps: it was compiled after tw.watch(...), or by "
-            "model.compile(), or the loop calls its parts. Losses are recorded at the update count of the moment "
-            "they are logged, and activations, logits and examples a second are not recorded. Call tw.watch on the "
-            "object that your loop calls, after torch.compile(model)."
-        )
-        self.journal.event("no forward seen", severity="warning", text=text)
-        self.journal.warn(text)
+def _on_host(value: Any) -> Any:
+    """The numbers themselves: small tensors that wait between large temporary ones would keep the heap in pieces."""
+    try:
+        return value.tolist() if isinstance(value, Tensor) else value
+    except (RuntimeError, NotImplementedError):  # one without data; whoever finishes it says so
+        return value
 
 
 def _reads_parameters_alone(planned: Planned) -> bool:
     quantities = planned.instrument.needs.quantities
     reads = quantities & {Quantity.PARAM, Quantity.PARAM_SAMPLE}
     return bool(reads) and not quantities & {Quantity.GRAD, Quantity.GRAD_SAMPLE}
-
-
-def _is_of_the_loop() -> bool:
-    """Whether a forward is neither recomputed inside a backward pass nor traced by a functional transform."""
-    return torch._C._current_graph_task_id() == -1 and torch._C._functorch.peek_interpreter_stack() is None
-
-
-def _autocast_to_half() -> bool:
-    kinds = [kind for kind in ("cuda", "cpu") if torch.is_autocast_enabled(kind)]
-    return any(torch.get_autocast_dtype(kind) is torch.float16 for kind in kinds)
 
 
 def optimizer_of(weak: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import levels, trailing_median
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -169,7 +169,7 @@ def _finding(
         first_step=first,
         last_step=view.last_step,
         evidence=Evidence(text=text, numbers=numbers, plot=Plot(signals=signals)),
-        remedy=PAGE.remedy[0],
+        remedy=instruction(PAGE.remedy[0]),
     )
 
 

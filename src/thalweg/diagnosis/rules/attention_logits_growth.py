@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import stretches
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -81,7 +81,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"first": begin, "last": end, "signals": len(judged)},
                 plot=Plot(signals=(worst.name,), marks={"above 100": first}),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

@@ -6,7 +6,7 @@ known already, and further examples in the batch are spent for no fewer steps.
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import trailing_median
 from thalweg.diagnosis.view import RunView
 
@@ -75,7 +75,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"batch": batch, "scale": typical, "share": share},
                 plot=Plot(signals=(scale.name,)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

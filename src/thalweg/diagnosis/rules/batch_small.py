@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import trailing_median
 from thalweg.diagnosis.view import RunView
 
@@ -83,7 +83,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"batch": batch, "scale": typical, "share": share},
                 plot=Plot(signals=(scale.name,)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]
@@ -114,7 +114,7 @@ def _at_least(view: RunView, batch: float) -> list[Finding]:
                 numbers={"batch": batch, "scale": least},
                 plot=Plot(signals=(squared.name, trace.name)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import levels, noise
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -90,11 +90,12 @@ def _at_chance(view: RunView, loss: Curve, metrics: list[Curve]) -> list[Finding
     _, level = levels(loss.steps, loss.values, 10)
     rest = level[1:]
     classes = view.guessing(float(rest[-1]))
-    creeping = (
-        3 * 1.25 * noise(loss.values) / np.sqrt(0.3 * len(loss))
-    )  # three errors of the mean of three levels
-    if not classes or np.ptp(rest) > 0.02 * rest[-1] or np.mean(rest[:3]) - np.mean(rest[-3:]) > creeping:
+    if not classes or np.ptp(rest) > 0.02 * rest[-1]:
         return []
+    error = 1.25 * noise(loss.values) / np.sqrt(0.3 * len(loss))  # of the mean of three levels
+    settled = -0.003 < rest[-1] / np.log(classes) - 1 < 0.002
+    if not settled and np.mean(rest[:3]) - np.mean(rest[-3:]) > 3 * error:
+        return []  # it falls, however slowly
     evaluation = view.evaluation
     if evaluation is not None and view.guessing(float(np.median(evaluation.values[-3:]))) != classes:
         return []
@@ -127,7 +128,7 @@ def _finding(
             numbers={"start": start, "value": value},
             plot=Plot(signals=(loss.name, *((shown.name,) if shown else ()))),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -145,9 +145,9 @@ def _finding(
         first_step=int(step.steps[0]),
         last_step=int(step.steps[-1]),
         evidence=Evidence(text=text, numbers=numbers, plot=Plot(signals=signals)),
-        remedy=f"{PAGE.remedy[1].capitalize()}."
+        remedy=instruction(PAGE.remedy[1])
         if len(signals) > 1
-        else f"{PAGE.remedy[0].capitalize()}; then {PAGE.remedy[1]}.",
+        else instruction(PAGE.remedy[0], f"then {PAGE.remedy[1]}"),
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import levels
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -44,7 +44,15 @@ PAGE = Page(
         "make the shuffle buffer many times larger than the runs of alike examples",
     ),
     tried="Digits sorted by class against shuffled ones, small GPTs of 100 to 3,000 steps, published curves of language models.",
-    explains=("loss-spike", "divergence", "plateau", "evaluation-jump", "overfitting"),
+    explains=(
+        "loss-spike",
+        "divergence",
+        "plateau",
+        "evaluation-jump",
+        "overfitting",
+        "dead-units",
+        "dormant-units",
+    ),
 )
 
 _MOST = 1 << 18  # values looked at
@@ -94,7 +102,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     marks={"one period": first + period},
                 ),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
         )
     ]
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import RunView
 
 CARD = Card(
@@ -96,7 +96,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     marks={"dead": onset[where]},
                 ),
             ),
-            remedy=PAGE.remedy[0] if end - begin >= _GROWN else PAGE.remedy[1],
+            remedy=instruction(PAGE.remedy[0] if end - begin >= _GROWN else PAGE.remedy[1]),
             papers=CARD.papers,
         )
     ]

@@ -44,6 +44,7 @@ PAGE = Page(
         "overfitting": "only the evaluation loss rises, the training loss goes on falling",
         "resume-jump": "the rise is at the first step of a resumed segment",
         "a change of the data": "the loss leaps within a few values and then falls steadily: a note",
+        "harder examples": "more noise or augmentation by design: the evaluation loss doesn't share the rise; a note",
         "an objective that is no error": "losses of policies and penalties may rise, begin at zero or be negative: a note",
     },
     remedy=(
@@ -86,7 +87,7 @@ def check(view: RunView) -> list[Finding]:
     shape = _shape(curve)
     if shape is None:
         return []
-    severity, confidence, doubt = _judge(curve, shape)
+    severity, confidence, doubt = _judge(view, curve, shape)
     onset, last = int(curve.steps[shape.onset]), int(curve.steps[-1])
     reach = max(20, round(20 * curve.spacing))
     layer = view.first_layer("grad/norm", onset, onset + reach, reach)
@@ -145,13 +146,20 @@ def _shape(curve: Curve) -> Shape | None:
     return Shape(shape.first, best, end, noise, onset, shape.peak)
 
 
-def _judge(curve: Curve, shape: Shape) -> tuple[Severity, float, str]:
+def _judge(view: RunView, curve: Curve, shape: Shape) -> tuple[Severity, float, str]:
     """Severity, confidence, and what else it may be."""
     if (curve.values < 0).mean() > 0.01 or (abs(shape.first) < 0.02 * shape.end and shape.end < 1):
         return (
             "note",
             0.4,
             "It is negative at times or begins at zero: objectives of policies and penalties may rise.",
+        )
+    shared = view.evaluation_rise(int(curve.steps[shape.onset]), int(curve.steps[-1]))
+    if shared is not None and shared < 0.1 * shape.rise:
+        return (
+            "note",
+            0.4,
+            "Evaluation does not share the rise: the examples trained on may have become harder, the model not worse.",
         )
     after = median_of_five(curve.values[shape.onset :])
     leap = float(after[:12].max()) - shape.best

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import column_medians
 from thalweg.diagnosis.view import RunView
 
@@ -89,7 +89,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     signals=tuple(c.name for c in curves if c is not None), marks={"a quarter more": begins}
                 ),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[1]),
             papers=CARD.papers,
         )
     ]

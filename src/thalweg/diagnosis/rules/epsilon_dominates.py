@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import centered_median, levels
 from thalweg.diagnosis.view import RunView, is_matrix
 
@@ -85,7 +85,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"ratio": float(medians.min()), "share": float(shares[worst]), "layers": len(low)},
                 plot=Plot(signals=tuple(c.name for c in (layer, total) if c is not None)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

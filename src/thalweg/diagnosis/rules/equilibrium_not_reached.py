@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import stretches
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -82,7 +82,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"times": times, "drift": drifts[where], "layers": len(drifts)},
                 plot=Plot(signals=(curve.name, rate.name)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

@@ -2,16 +2,19 @@
 
 Two forms. A leap: between two neighboring evaluations the level rises by half of the progress or more and by 5 times the
 noise of the evaluations, while the training loss changes by less than a fifth of that. A gap: while the training loss is
-between 0.1 and 0.6 of its first value, evaluations are above it by half of it and by 0.17 of the first value, twice at
-least, and that gap shrinks afterwards. A gap that comes of learning by heart opens late and grows; batch normalization
-with statistics that lag, or evaluation on batches of one class, shows it from the start.
+between 0.1 and 0.6 of its first value, evaluations are above it by half of it and by 0.17 of the first value, from nearly
+the first of them on, twice at least, the gap shrinks later or is there four times, and evaluation does not rise to the end. A gap
+that comes of learning by heart opens late and grows; batch normalization with statistics that lag, inputs that are prepared
+differently, or evaluation on batches of one class show it from the start. Two look-alikes are told apart: evaluations that
+are the same multiple of the training loss throughout are in other units, and a gap that is below a tenth of the first loss
+in the whole later half of the run has healed: a note.
 """
 
 import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import median_of_five, noise
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -19,7 +22,7 @@ CARD = Card(
     name="evaluation-jump",
     kind="rule",
     summary="Evaluation is far worse than training at once, while training goes on as before.",
-    formula="eval_j - eval_{j-1} > max(progress / 2, 5 noise); or eval - train > max(train / 2, 0.17 first) early, then less",
+    formula="eval_j - eval_{j-1} > max(progress / 2, 5 noise); or eval - train > max(train / 2, 0.17 first) early, and no rise later",
     symbols={
         "eval": "evaluation loss",
         "train": "median of the last training losses before the evaluation",
@@ -41,6 +44,8 @@ PAGE = Page(
         "overfitting": "the gap opens late and grows, evaluation had been as good as training",
         "memorization": "evaluation gets worse as the training loss goes to zero",
         "a harder evaluation set": "looks the same from the start: evaluate on training examples to tell",
+        "averaged weights": "an EMA of weights lags behind in the beginning and catches up: a note",
+        "other units": "a loss that is summed in evaluation is the same multiple of the training loss throughout: not reported",
     },
     remedy=(
         "evaluate on the training batches of the last steps, in the same way: the loss must be about that of training",
@@ -50,6 +55,8 @@ PAGE = Page(
     "only a little, so that evaluation catches up within the first tenth of a run, are not seen.",
     explains=("overfitting",),
 )
+_SAME_MULTIPLE = 0.1  # scatter of the logarithm of evaluation by training
+_HEALED = 0.1  # of the first loss
 
 
 def check(view: RunView) -> list[Finding]:
@@ -105,24 +112,30 @@ def _gap(
     """An evaluation loss that is far above training from the start on, and comes nearer later."""
     x = evaluation.values
     early = np.flatnonzero((train < 0.6 * first) & (train > 0.1 * first))
-    wide = early[x[early] - train[early] > np.maximum(0.5 * train[early], 0.17 * first)]
-    if len(wide) < 2 or first <= 0 or len(x) < 4:
+    start = max(first, float(loss.values[0]))  # means over many steps fall fast at first
+    wide = early[x[early] - train[early] > np.maximum(0.5 * train[early], 0.17 * start)]
+    if len(wide) < 2 or first <= 0 or wide[0] > early[0] + 2 or early[0] > len(x) // 3:
+        return []
+    if (x > 0).all() and float(np.std(np.log(x / np.maximum(train, 1e-30)))) < _SAME_MULTIPLE:
         return []
     gaps = x - train
     opened, last = float(np.max(gaps[wide[:2]])), float(np.median(gaps[-3:]))
-    begins_good = early[0] > 0 and float((gaps[: early[0]] < 0.05 * first).mean()) > 0.5
-    soon = wide[0] <= early[0] + 1 and (not begins_good or wide[0] == early[0])
-    if last > 0.8 * opened or float(np.median(x[-3:])) > 1.1 * float(x.min()) or not soon:
+    rises = float(np.median(x[-3:])) > 1.1 * float(x.min())
+    stays = int((gaps > 0.17 * first).sum()) >= 4
+    if rises or (last > 0.8 * opened and not stays):
         return []
     step = int(evaluation.steps[wide[0]])
     text = (
         f"At step {step:,} the training loss had fallen to {train[wide[0]]:.3g} of {first:.3g} and evaluation stood at "
-        f"{x[wide[0]]:.3g}; the gap has shrunk from {opened:.3g} to {last:.2g} since, while one that comes of learning by heart "
-        "would have grown."
+        f"{x[wide[0]]:.3g}, in {len(wide)} evaluations of that time; at the end the gap is {last:.2g}. Evaluation does not rise, as it "
+        "does where examples are learned by heart."
     )
-    title = f"Evaluation is {opened:.2g} worse than training from the start, at step {step:,}"
+    later = gaps[evaluation.steps > (loss.steps[0] + loss.steps[-1]) / 2]
+    healed = len(later) >= 3 and float(later.max()) < _HEALED * first
+    title = f"The evaluation loss is {opened:.2g} above the training loss from the start on, first at step {step:,}"
+    title += ", and catches up by half of the run" if healed else ""
     numbers = {"step": step, "gap": opened, "last_gap": last}
-    return [_finding(evaluation, loss, title, text, step, 0.55, numbers)]
+    return [_finding(evaluation, loss, title, text, step, 0.55, numbers, "note" if healed else "warning")]
 
 
 def _finding(
@@ -133,11 +146,12 @@ def _finding(
     step: int,
     confidence: float,
     numbers: dict[str, float],
+    severity: Severity = "warning",
 ) -> Finding:
     return Finding(
         kind=CARD.name,
         title=title,
-        severity="warning",
+        severity=severity,
         confidence=confidence,
         first_step=step,
         last_step=int(evaluation.steps[-1]),
@@ -146,7 +160,7 @@ def _finding(
             numbers=numbers,
             plot=Plot(signals=(evaluation.name, loss.name), marks={"apart": step}),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}. {PAGE.remedy[1].capitalize()}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -87,7 +87,7 @@ def _clipped(view: RunView, raw: Curve, applied: Curve | None) -> list[Finding]:
                 numbers={"share": share, "factor": factor, "limit": limit},
                 plot=Plot(signals=tuple(c.name for c in (raw, applied) if c is not None)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]
@@ -126,7 +126,7 @@ def _pinned(view: RunView, norm: Curve) -> list[Finding]:
                 numbers={"share": share, "limit": top},
                 plot=Plot(signals=(norm.name,)),
             ),
-            remedy=PAGE.remedy[1],
+            remedy=instruction(PAGE.remedy[1]),
             papers=CARD.papers,
         )
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.rules.gradient_vanishing import (
     DECADES,
     relative_gradients,
@@ -168,7 +168,7 @@ def _finding(
         last_step=view.last_step,
         where=where,
         evidence=Evidence(text=text, numbers=numbers, plot=Plot(signals=drawn, marks={"begins": first})),
-        remedy=PAGE.remedy[0] if not where else PAGE.remedy[1],
+        remedy=instruction(PAGE.remedy[0] if not where else PAGE.remedy[1]),
         papers=CARD.papers,
     )
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import column_medians, slope
 from thalweg.diagnosis.view import RunView, is_matrix
 
@@ -86,7 +86,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"decades": fall, "trend": trend, "layers": len(names)},
                 plot=Plot(signals=tuple(f"{prefix}grad/norm/{name}" for name in (names[0], names[-1]))),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

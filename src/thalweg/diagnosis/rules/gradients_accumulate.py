@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import levels, trailing_median
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -94,7 +94,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"cosine": alike, "growth": growth, "rise": risen},
                 plot=Plot(signals=(norm.name, cosine.name, loss.name)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
         )
     ]
 

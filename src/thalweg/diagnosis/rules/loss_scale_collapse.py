@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Floats, Ints, RunView
 
 CARD = Card(
@@ -89,7 +89,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     marks={"begins to fall": int(steps[at_peak])},
                 ),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
         )
     ]
 

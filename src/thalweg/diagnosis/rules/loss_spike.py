@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import MAD, first_rise, median_of_five
 from thalweg.diagnosis.view import Curve, Ints, RunView
 
@@ -38,6 +38,9 @@ CARD = Card(
     },
     needs="a training loss; for its cause the gradient norm, update norm and rate of the same steps",
 )
+_LAGS = "use beta2 = 0.95 instead of 0.999, clip the update (StableAdamW) or lengthen the warm-up"
+_GRADIENT = "clip the gradient norm at a few times its usual value, and look at the batches of those steps"
+_UNKNOWN = "go back to the checkpoint before the spike and skip its batches, or lower the rate"
 PAGE = Page(
     what="The loss leaps up within a few steps and needs many to come back. The steps in between are lost; some spikes "
     "leave the run on a worse path, and a series of them often ends in divergence.",
@@ -54,13 +57,13 @@ PAGE = Page(
         "data-order": "the loss repeats itself at a fixed distance",
         "tasks that follow one another": "four rises or more at a fixed distance: a note",
         "a single hard batch": "one or two values are high, the next are ordinary: a note at most",
+        "other data": "the evaluation loss got no worse while it lasted: a note",
         "a warm restart": "the rate was raised at that very step: a note",
     },
     remedy=(
-        "update norm first: beta2 = 0.95 instead of 0.999, clip the update (StableAdamW) or lengthen the warm-up",
-        "gradient norm first: clip at a few times its usual value, and look at the batches of those steps",
-        "otherwise: record both (watch = tw.watch(model, optimizer)), go back to the checkpoint before the spike and skip "
-        "its batches, or lower the rate",
+        f"if the update norm rose first: {_LAGS}",
+        f"if the gradient norm rose first: {_GRADIENT}",
+        f"if it is not known which rose first: {_UNKNOWN}; record both: watch = tw.watch(model, optimizer)",
     ),
     tried="5 scales of the run's own noise and a tenth of its progress were tried on digits and small GPTs of 100 to 3,000 "
     "steps and on published curves of language models of 25M to 124M parameters.",
@@ -94,7 +97,7 @@ class Precursor:
 
     cause: str = "unknown"
     text: str = "Neither gradient nor update norm was recorded closely enough to say what rose first."
-    remedy: str = PAGE.remedy[2]
+    remedy: str = instruction(_UNKNOWN, "record both: watch = tw.watch(model, optimizer)")
     sureness: float = 0.0
     where: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
@@ -211,8 +214,10 @@ def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> F
     cost = (final if end is None else end) - start
     before = _precursor(view, curve, spike)
     severity, doubt = _severity(curve, spike, before)
+    shared = view.evaluation_rise(start, final if end is None else end)
+    alone = spike.sustained and shared is not None and shared <= (0.1 * height if end is None else 0.0)
     rhythm = _rhythm([int(step[s.start]) for s in alike])
-    if rhythm and severity == "warning":
+    if alone or (rhythm and severity == "warning"):
         severity, doubt = "note", 0.2
     sure = 0.7 if spike.sustained or severity == "warning" else 0.5
     numbers = {
@@ -236,6 +241,11 @@ def _finding(view: RunView, curve: Curve, spike: Spike, alike: list[Spike]) -> F
         where=before.where,
         evidence=Evidence(
             text=_text(curve, spike, height, end, cost, alike, step)
+            + (
+                " Evaluation got no worse meanwhile: the examples may have changed, not the model."
+                if alone
+                else ""
+            )
             + (f" They come every {rhythm:,} steps, as tasks or data that change do." if rhythm else "")
             + f" {before.text}",
             numbers=numbers,
@@ -337,7 +347,7 @@ def _precursor(view: RunView, curve: Curve, spike: Spike) -> Precursor:
         found.text = f"The gradient norm rose {grown[1]:.3g} times at that step alone: a batch, not the state of the run."
         found.remedy = f"Look at the batch of step {start:,}; clip the gradient if there are more of them."
     elif risen is not None and risen[0] < start and (grown is None or grown[0] >= start) and _adam_like(view):
-        found.cause, found.sureness, found.remedy = "second moment", 0.2 if grown else 0.1, PAGE.remedy[0]
+        found.cause, found.sureness, found.remedy = "second moment", 0.2 if grown else 0.1, instruction(_LAGS)
         later = (
             f"the gradient norm only at step {grown[0]:,}"
             if grown
@@ -350,13 +360,19 @@ def _precursor(view: RunView, curve: Curve, spike: Spike) -> Precursor:
         )
     elif grown is not None:
         early = grown[0] < start
-        found.cause, found.sureness, found.remedy = "gradient", 0.15 if early else 0.05, PAGE.remedy[1]
+        found.cause, found.sureness, found.remedy = (
+            "gradient",
+            0.15 if early else 0.05,
+            instruction(_GRADIENT),
+        )
         when = f"{start - grown[0]} steps before the loss" if early else "with the loss"
         found.text = f"The gradient norm rose {grown[1]:.3g} times from step {grown[0]:,}, {when}."
     elif raw is None and applied is not None and _pinned(applied, start, reach):
         found.cause = "clipped"
         found.text = "The gradient norm is pinned by clipping, so it can't show what came first."
-        found.remedy = "Record the norm before clipping: watch.clip_grad_norm_(max_norm). " + PAGE.remedy[2]
+        found.remedy = (
+            f"{instruction(_UNKNOWN)} Record the norm before clipping: watch.clip_grad_norm_(max_norm)."
+        )
     elif gradient is not None or update is not None:
         at = start - curve.spacing, peak + curve.spacing
         seen = [c.name for c in (gradient, update) if c is not None and len(c.between(*at))]

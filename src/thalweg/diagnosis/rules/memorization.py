@@ -1,7 +1,8 @@
 """The training set is learned by heart: its loss is near zero while evaluation never got much better than untrained.
 
 With first the loss before training, it counts if the training loss ends below 0.05 of first (or the training metric above
-0.98) and the lowest evaluation loss is above 0.85 of first; or if a training metric above 0.98 stands 0.3 above the same
+0.98) and the lowest evaluation loss is above 0.85 of first; if the training loss ends below half of first while evaluation
+was never below 0.95 of it and ends above 1.2 of it; or if a training metric above 0.98 stands 0.3 above the same
 evaluation metric. Fitting random labels so is what over-parameterized networks can do (Feldman, "Does Learning Require
 Memorization?", 2020); a training loss of zero leaves no incentive to learn more general patterns (Bayat et al., "The
 Pitfalls of Memorization", 2025).
@@ -11,7 +12,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import median_of_five
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -67,12 +68,17 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
 
 def _by_loss(view: RunView, loss: Curve, evaluation: Curve) -> list[Finding]:
     first = float(np.median(loss.values[:5]))
+    worst_first = max(
+        first, float(evaluation.values[0])
+    )  # means over steps begin below the loss before training
     end = float(np.median(loss.values[-max(5, len(loss) // 20) :]))
     low, last = float(evaluation.values.min()), float(np.median(evaluation.values[-3:]))
-    if not 0 <= end < 0.05 * first or low < 0.85 * first or _at_once(loss, evaluation, first):
+    by_heart = end < 0.05 * first or (end < 0.5 * first and low > 0.95 * first and last > 1.2 * first)
+    if not (end >= 0 and by_heart) or low < 0.85 * worst_first or _at_once(loss, evaluation, first):
         return []
     smooth = median_of_five(loss.values)
     start = int(loss.steps[int(np.argmax(smooth < 0.8 * low))])
+    start = min(start, int(evaluation.steps[int(np.argmin(evaluation.values))]))
     untrained = low > 0.95 * first and view.guessing(first) > 0
     holding, _ = view.metric_since(int(evaluation.steps[0]))
     severity: Severity = "critical" if untrained else "note" if holding else "warning"
@@ -158,7 +164,7 @@ def _finding(
         first_step=start,
         last_step=int(loss.steps[-1]),
         evidence=Evidence(text=text, numbers=numbers, plot=Plot(signals=signals)),
-        remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
         papers=CARD.papers,
     )
 

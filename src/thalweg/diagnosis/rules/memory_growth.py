@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, instruction
 from thalweg.diagnosis.statistics import slope
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -81,7 +81,7 @@ def _grows(view: RunView, curve: Curve) -> Finding | None:
             numbers={"share": grown / level, "per_step": line, "explained": explained},
             plot=Plot(signals=(curve.name,), marks={"grows": start}),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 

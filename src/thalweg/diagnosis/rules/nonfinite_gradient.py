@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -43,6 +43,7 @@ PAGE = Page(
     ),
     tried="Needs no threshold. That skipped updates are at most a note while they are below a twentieth of the steps is "
     "common practice: a scaler doubles its scale every 2,000 steps until one overflows.",
+    explains=("nonfinite-loss",),
 )
 _SKIPPED_SHARE = 0.05
 
@@ -85,7 +86,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     marks={"not finite": first},
                 ),
             ),
-            remedy=PAGE.remedy[2] if scaled else PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[2] if scaled else PAGE.remedy[0]),
         )
     ]
 

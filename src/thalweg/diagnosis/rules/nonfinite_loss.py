@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -30,6 +30,7 @@ PAGE = Page(
     ),
     apart={
         "divergence": "the loss is finite there, however large; often it comes just before",
+        "nonfinite-gradient": "the gradient went bad first, and names the layer: this is its symptom then",
         "loss-scale-collapse": "the scaler skips such updates: the loss recovers, and the scale falls",
     },
     remedy=(
@@ -39,7 +40,6 @@ PAGE = Page(
         "average only over examples that count, and add an epsilon inside square roots and logarithms",
     ),
     tried="Needs no threshold.",
-    explains=("nonfinite-gradient",),
 )
 
 
@@ -73,7 +73,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     signals=(loss.name,), first=_start(loss, first), last=last, marks={"not finite": first}
                 ),
             ),
-            remedy=PAGE.remedy[0] if lasting else PAGE.remedy[2],
+            remedy=instruction(*PAGE.remedy[:2]) if lasting else instruction(PAGE.remedy[2]),
         )
     ]
 

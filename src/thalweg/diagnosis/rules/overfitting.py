@@ -12,7 +12,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import MAD, centered_median, noise
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -40,7 +40,7 @@ PAGE = Page(
     apart={
         "divergence": "the training loss rises as well",
         "evaluation-jump": "the evaluation is worse at once, from one evaluation to the next",
-        "memorization": "the training loss is near zero and the evaluation loss never was good",
+        "memorization": "the training loss is near zero and the evaluation loss never was good; it is then the cause",
         "over-confidence": "accuracy holds while the loss rises somewhat, as on memorized digits: a note",
     },
     remedy=(
@@ -50,7 +50,6 @@ PAGE = Page(
     ),
     tried="Digits (1,000 and 4,000 of them, up to 3,000 steps), where memorized sets with a slowly rising loss and steady "
     "accuracy must stay notes, and 64 published runs of a 124M language model, none of which overfits.",
-    explains=("memorization",),
 )
 
 
@@ -101,7 +100,7 @@ def check(view: RunView) -> list[Finding]:
                 },
                 plot=Plot(signals=(curve.name, loss.name), marks={"lowest": step}),
             ),
-            remedy=f"Use the checkpoint of step {step:,}. {PAGE.remedy[1].capitalize()}.",
+            remedy=f"Use the checkpoint of step {step:,}. {instruction(PAGE.remedy[1])}",
             papers=CARD.papers,
         )
     ]

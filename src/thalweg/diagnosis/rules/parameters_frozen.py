@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity, instruction
 from thalweg.diagnosis.view import RunView, is_matrix
 
 CARD = Card(
@@ -102,7 +102,7 @@ def _outside(view: RunView, held: list[str]) -> Finding | None:
         0.97 if whole else 0.85,
         outside,
         f"{_listed(outside)} need a gradient, and the watched optimizer doesn't hold them: they keep their first values.",
-        PAGE.remedy[0],
+        instruction(PAGE.remedy[0]),
         [],
     )
 
@@ -122,7 +122,7 @@ def _zero_gradient(view: RunView, layers: list[str], every: set[str]) -> Finding
         0.9 if whole else 0.8 if matrices else 0.6,
         matrices or layers,
         f"The gradient of {_listed(layers)} is missing or exactly zero at every measured step.",
-        PAGE.remedy[2],
+        instruction(PAGE.remedy[2]),
         [f"grad/norm/{layers[0]}", f"update/norm/{layers[0]}"],
     )
 
@@ -167,7 +167,7 @@ def _switched_off(view: RunView) -> Finding | None:
         odd or frozen,
         f"requires_grad is off for {_listed(odd or frozen)}"
         + (", while layers of the same kind before them are trained." if odd else "; perhaps it is meant."),
-        PAGE.remedy[1],
+        instruction(PAGE.remedy[1]),
         [],
     )
 

@@ -2,7 +2,8 @@
 
 Levels are medians of a twentieth of the run. Nothing was learned if no level is lower than the first by more than 2 % of
 it, and by more than 3 standard errors. The last stretch is flat if its first and last third differ by less than a
-hundredth of all progress, or a standard error. A loss of ln(k) is what guessing among k classes costs.
+hundredth of all progress, or a standard error. A loss still above 0.65 of its first value that falls by less than 0.15 of the
+progress between 0.4 and 0.9 of the run, at a rate that was not lowered, is stuck high. A loss of ln(k) is what guessing among k classes costs.
 """
 
 from dataclasses import dataclass
@@ -90,9 +91,10 @@ def _course(curve: Curve) -> Course:
 
 def _never(view: RunView, curve: Curve, course: Course) -> list[Finding]:
     first, end = float(course.levels[0]), float(course.levels[-1])
-    if end - first > max(0.05 * first, 5 * course.error) or _creeps(course):
-        return []
     classes = view.guessing(end)
+    settled = classes > 0 and -0.003 < end / float(np.log(classes)) - 1 < 0.002
+    if end - first > max(0.05 * first, 5 * course.error) or (_creeps(course) and not settled):
+        return []
     blind = view.rate is None
     high = blind or _still_high(view, float(course.steps[0]))
     if not classes and (3 * course.error > 0.02 * first or not high):
@@ -136,11 +138,18 @@ def _late(view: RunView, curve: Curve, course: Course) -> list[Finding]:
     if progress <= 5 * course.error or end < 0.05 * first or len(course.levels) < 10:
         return []
     begin = next((b for b in range(2, len(course.levels) * 6 // 10 + 1) if _flat(course, b, progress)), None)
-    if begin is None or not _still_high(view, float(course.steps[begin])):
+    if begin is not None and not _still_high(view, float(course.steps[begin])):
+        begin = None
+    low = _stuck_high(view, curve, course, progress) if begin is None else None
+    if begin is None and low is None:
         return []
+    begin = low if begin is None else begin
+    assert begin is not None
     start, last = int(course.steps[begin]), int(curve.steps[-1])
     share = (last - start) / max(1, last - int(curve.steps[0]))
-    severity: Severity = "warning" if end > 0.8 * first and share > 0.6 else "note"
+    high = low is not None or (end > 0.8 * first and share > 0.6)
+    severity: Severity = "warning" if high else "note"
+    much = "a seventh" if low is not None else "a hundredth"
     return [
         Finding(
             kind=CARD.name,
@@ -150,7 +159,7 @@ def _late(view: RunView, curve: Curve, course: Course) -> list[Finding]:
             first_step=start,
             last_step=last,
             evidence=Evidence(
-                text=f"From step {start:,} on the loss changed by less than a hundredth of its progress ({progress:.3g}), "
+                text=f"From step {start:,} on the loss changed by less than {much} of its progress ({progress:.3g}), "
                 "while the rate was not lowered.",
                 numbers={"start": start, "level": end, "progress": progress, "share": share},
                 plot=Plot(signals=(curve.name,), marks={"flat": start}),
@@ -158,6 +167,22 @@ def _late(view: RunView, curve: Curve, course: Course) -> list[Finding]:
             remedy="Decay the rate now to see what is left in this run, and compare with a larger model.",
         )
     ]
+
+
+def _stuck_high(view: RunView, curve: Curve, course: Course, progress: float) -> int | None:
+    """Where a loss began to creep that is still above 0.65 of its first level; None if it doesn't."""
+    count = len(course.levels)
+    begin, until = 2 * count // 5, 9 * count // 10
+    rate = view.rate
+    first = max(float(np.median(curve.values[:3])), float(course.levels[0]))
+    whole = curve.steps[0] <= 0.01 * curve.steps[-1]  # else what was learned before is not in the log
+    if len(curve) < 400 or count < 20 or rate is None or not whole or course.levels[-1] < 0.65 * first:
+        return None
+    part = rate.between(float(course.steps[begin]), 0.85 * float(curve.steps[-1]))
+    if not len(part) or float(part.values.min()) < 0.5 * float(rate.values.max()):
+        return None
+    fell = float(np.median(course.levels[begin : begin + 3]) - np.median(course.levels[until - 3 : until]))
+    return begin if fell < 0.15 * progress and 5 * course.error < 0.15 * progress else None
 
 
 def _flat(course: Course, begin: int, progress: float) -> bool:

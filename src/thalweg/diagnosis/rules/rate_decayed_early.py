@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import rate_course
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -78,7 +78,7 @@ def check(view: RunView) -> list[Finding]:
                 numbers={"start": start, "share": share, "ratio": ratio, "before": after, "end": end},
                 plot=Plot(signals=(rate.name, loss.name), marks={"near zero": start}),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
         )
     ]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import RateCourse, rate_course
 from thalweg.diagnosis.view import RunView
 
@@ -77,7 +77,7 @@ def check(view: RunView) -> list[Finding]:
                 numbers={"start": start, "share": end, "falls": falls},
                 plot=Plot(signals=(rate.name,), marks={"decay": start}),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}.",
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, Severity, instruction
 from thalweg.diagnosis.rules.gradient_vanishing import relative_gradients
 from thalweg.diagnosis.statistics import levels, runs_of, trailing_median
 from thalweg.diagnosis.view import Curve, RunView, is_matrix
@@ -124,7 +124,7 @@ def _leaping(view: RunView) -> Finding | None:
             numbers={"ratio": largest, "start": start, "peak": peak, "end": end},
             plot=Plot(signals=(loss.name, ratio.name), marks={"largest update": at}),
         ),
-        remedy=PAGE.remedy[0] if ruined else PAGE.remedy[1],
+        remedy=instruction(PAGE.remedy[0] if ruined else PAGE.remedy[1]),
     )
 
 
@@ -160,7 +160,7 @@ def _inflating(view: RunView) -> Finding | None:
             numbers={"ratio": typical, "growth": growth, "start": start, "loss": left},
             plot=Plot(signals=(loss.name, ratio.name, weight.name)),
         ),
-        remedy=PAGE.remedy[0],
+        remedy=instruction(PAGE.remedy[0]),
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import noise, stretches
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -92,7 +92,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                 numbers={"ratio": largest, "fall": fall, "cosine": agreement},
                 plot=Plot(signals=(loss.name, ratio.name)),
             ),
-            remedy=PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[0]),
         )
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import levels, noise, rate_course
 from thalweg.diagnosis.view import RunView
 
@@ -89,7 +89,7 @@ def check(view: RunView) -> list[Finding]:
                 numbers={"rate": course.peak, "progress": progress, "recent": recent, "noise": jitter},
                 plot=Plot(signals=(rate.name, loss.name)),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}.",
+            remedy=instruction(PAGE.remedy[0]),
             papers=CARD.papers,
         )
     ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import MAD, median_of_five
 from thalweg.diagnosis.view import RunView
 
@@ -163,7 +163,7 @@ def _finding(view: RunView, name: str, seam: Seam, count: int) -> Finding:
                 marks={"resumed": seam.step},
             ),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 
@@ -186,7 +186,7 @@ def _updates_leap(view: RunView, step: int) -> list[Finding]:
             kind=CARD.name,
             title=f"The update norm is {factor:.1f} times its level after the resumption at step {step:,}",
             severity="warning",
-            confidence=0.65,
+            confidence=0.82 if factor >= 2 else 0.65,
             first_step=step,
             last_step=at,
             evidence=Evidence(
@@ -201,7 +201,7 @@ def _updates_leap(view: RunView, step: int) -> list[Finding]:
                     marks={"resumed": step},
                 ),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
         )
     ]
 

@@ -4,7 +4,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.view import Curve, RunView
 
 CARD = Card(
@@ -75,7 +75,7 @@ def _finding(view: RunView, rate: Curve, value: float, meant: str, wanted: float
             numbers={"rate": value, "planned_rate": wanted},
             plot=Plot(signals=(rate.name,)),
         ),
-        remedy=f"{PAGE.remedy[0].capitalize()}, and {PAGE.remedy[1]}.",
+        remedy=instruction(*PAGE.remedy[:2]),
     )
 
 

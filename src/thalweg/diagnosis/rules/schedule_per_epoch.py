@@ -10,7 +10,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, instruction
 from thalweg.diagnosis.statistics import rate_course
 from thalweg.diagnosis.view import RunView
 
@@ -84,7 +84,7 @@ def check(view: RunView) -> list[Finding]:
                 numbers={"epoch": epoch, "changes": len(changes), "rises": rises, "end": end},
                 plot=Plot(signals=(rate.name,), marks={"first change": int(course.steps[changes[0]])}),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}, {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
         )
     ]
 

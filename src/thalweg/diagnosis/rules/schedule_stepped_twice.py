@@ -13,7 +13,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import RateCourse, rate_course
 from thalweg.diagnosis.view import RunView
 
@@ -76,7 +76,7 @@ def check(view: RunView) -> list[Finding]:
     return [
         Finding(
             kind=CARD.name,
-            title=f"The schedule is stepped {words} a step: {sign.text}",
+            title=f"The schedule {'may be' if sign.severity == 'note' else 'is'} stepped {words} a step: {sign.text}",
             severity=sign.severity,
             confidence=sign.confidence,
             first_step=int(course.steps[0]),
@@ -86,7 +86,7 @@ def check(view: RunView) -> list[Finding]:
                 numbers={"factor": sign.factor, "step": sign.step},
                 plot=Plot(signals=(rate.name,), marks={"end of the schedule": sign.step}),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
         )
     ]
 

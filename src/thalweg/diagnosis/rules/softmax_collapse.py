@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.statistics import centered_median, levels
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -104,7 +104,7 @@ def check(view: RunView) -> "list[Finding] | NotEvaluable":
                     signals=tuple(c.name for c in (loss, rows, norm) if c is not None), marks={"zero": first}
                 ),
             ),
-            remedy=PAGE.remedy[2] if always else PAGE.remedy[0],
+            remedy=instruction(PAGE.remedy[2] if always else PAGE.remedy[0]),
             papers=() if always else CARD.papers,
         )
     ]

@@ -14,7 +14,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule, SignalQuery
-from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity
+from thalweg.diagnosis.findings import Evidence, Finding, Plot, Severity, instruction
 from thalweg.diagnosis.statistics import centered_median, levels, median_of_five, noise, rate_course
 from thalweg.diagnosis.view import Curve, RunView
 
@@ -92,7 +92,7 @@ def check(view: RunView) -> list[Finding]:
                     signals=(loss.name, rate.name), last=2 * max(back, at), marks={"peak": at, "back": back}
                 ),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
             papers=CARD.papers,
         )
     ]
@@ -124,7 +124,7 @@ def _thrown(view: RunView, loss: Curve, at_once: bool) -> list[Finding]:
                 numbers={"ratio": size, "usual": usual, "first": first, "end": float(rest[-1])},
                 plot=Plot(signals=(loss.name, ratio.name)),
             ),
-            remedy=f"{PAGE.remedy[0].capitalize()}; {PAGE.remedy[1]}.",
+            remedy=instruction(*PAGE.remedy[:2]),
             papers=CARD.papers,
         )
     ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from thalweg.core.cards import Card
 from thalweg.diagnosis.contracts import Page, Rule
-from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot
+from thalweg.diagnosis.findings import Evidence, Finding, NotEvaluable, Plot, instruction
 from thalweg.diagnosis.view import Curve, Floats, Ints, RunView
 
 CARD = Card(
@@ -106,7 +106,7 @@ def _finding(
     rate = view.rate
     return Finding(
         kind=CARD.name,
-        title=f"{where or 'The weights'} grew to {factor:.1f} times the first norm, and "
+        title=f"{where or 'The weights'} grew to {f'{factor:.1f}' if factor < 100 else f'{factor:.2g}'} times the first norm, and "
         f"{'goes' if where else 'go'} on growing",
         severity="note" if decays else "warning",
         confidence=0.6 if decays or factor < _MUCH else 0.8 if where else 0.65,
@@ -124,7 +124,7 @@ def _finding(
             numbers={"factor": factor, "exponent": exponent, "layers": count},
             plot=Plot(signals=tuple(c.name for c in (curve, rate) if c is not None)),
         ),
-        remedy=PAGE.remedy[0],
+        remedy=instruction(PAGE.remedy[0]),
         papers=CARD.papers if where else (),
     )
 

@@ -57,6 +57,10 @@ class MemorySource:
         """Name -> declaration."""
         return self._specs
 
+    def spec(self, name: str, part: Segment) -> SignalSpec:
+        """The declaration of a signal."""
+        return self._specs[name]
+
     def wrote(self, name: str, part: Segment) -> bool:
         """Whether the part holds rows of the signal."""
         return name in self._tables[part.id]

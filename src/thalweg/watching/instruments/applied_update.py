@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, OfSums, Quantity, StepView, When
 
 CARD = Card(
     name="applied-update",
@@ -36,23 +36,23 @@ CARD = Card(
 )
 
 
-class AppliedUpdate:
+class AppliedUpdate(OfSums):
     """Norms of the applied update and of the weights before it."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.UPDATE, Quantity.BEFORE}), shortest=10)
     when = When.UPDATE
     emits = (
-        Emits(name="update/norm", role="update norm", reduce="norm"),
-        Emits(name="weight/norm", role="weight norm", reduce="norm"),
-        Emits(name="update/ratio", role="update ratio"),
-        Emits(name="update/norm", reduce="norm", per_layer=True),
-        Emits(name="weight/norm", reduce="norm", per_layer=True),
-        Emits(name="update/ratio", per_layer=True),
+        Emits(name="update/norm", role="update norm", formula="root"),
+        Emits(name="weight/norm", role="weight norm", formula="root"),
+        Emits(name="update/ratio", role="update ratio", formula="root ratio"),
+        Emits(name="update/norm", formula="root", per_layer=True),
+        Emits(name="weight/norm", formula="root", per_layer=True),
+        Emits(name="update/ratio", formula="root ratio", per_layer=True),
     )
 
     def __init__(self) -> None:
-        self._waiting: dict[str, deque[tuple[float, float]]] = {}
+        self._waiting: dict[str, deque[Array]] = {}
 
     def measure(self, view: StepView) -> Measured | None:
         """Sums of squares of the updates and of the weights before them, of the rows whose turn it is."""
@@ -62,42 +62,22 @@ class AppliedUpdate:
         sums = {"before": view.sumsq(Quantity.BEFORE), "update": view.sumsq(Quantity.UPDATE)}
         return Measured(sums, layers, {"rows": float(len(view.table.rows))})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Norms and ratios; totals where this turn completes all rows."""
-        update, before = raw["update"], raw["before"]
-        out = {
-            "update/norm/*": np.sqrt(update),
-            "weight/norm/*": np.sqrt(before),
-            "update/ratio/*": ratio(update, before),
-        }
-        if len(layers) == int(facts["rows"][-1]):
-            return out | _totals(update.sum(1), before.sum(1))
-        return out | _totals(*self._rounds(layers, update, before, int(facts["rows"][-1])))
+        """Sums of squares of updates and weights; totals where this turn completes all rows."""
+        each = np.stack([raw["update"], raw["before"]], -1)
+        rows = int(facts["rows"][-1])
+        whole = each.sum(1) if len(layers) == rows else self._rounds(layers, each, rows)
+        ways = (("update/norm", slice(1)), ("weight/norm", slice(1, 2)), ("update/ratio", slice(2)))
+        return {f"{n}/*": each[..., k] for n, k in ways} | {n: whole[..., k] for n, k in ways}
 
-    def _rounds(
-        self, layers: Sequence[str], update: Array, before: Array, rows: int
-    ) -> tuple[np.ma.MaskedArray[Any, Any], np.ma.MaskedArray[Any, Any]]:
-        """Totals over rounds of turns: at the steps whose turn completes a round, masked at the others."""
-        totals = np.ma.MaskedArray(np.zeros((2, len(update))), mask=True)
-        for i, (u, b) in enumerate(zip(update, before, strict=True)):
-            for name, pair in zip(layers, zip(u, b, strict=True), strict=True):
+    def _rounds(self, layers: Sequence[str], each: Array, rows: int) -> np.ma.MaskedArray[Any, Any]:
+        """[steps, 2] totals over rounds of turns: at the steps whose turn completes a round, masked at the others."""
+        totals = np.ma.MaskedArray(np.zeros((len(each), 2)), mask=True)
+        for i, pairs in enumerate(each):
+            for name, pair in zip(layers, pairs, strict=True):
                 self._waiting.setdefault(name, deque(maxlen=1024)).append(pair)
             if len(self._waiting) == rows and all(self._waiting.values()):
-                totals[:, i] = np.sum([turns.popleft() for turns in self._waiting.values()], axis=0)
-        return totals[0], totals[1]
-
-
-def _totals(update: Array, before: Array) -> dict[str, Array]:
-    return {
-        "update/norm": np.sqrt(update),
-        "weight/norm": np.sqrt(before),
-        "update/ratio": ratio(update, before),
-    }
-
-
-def ratio(squares: Array, of: Array) -> Array:
-    """sqrt(squares / of): infinite where only ``of`` is 0, NaN where both are."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.sqrt(squares / of)
+                totals[i] = np.sum([turns.popleft() for turns in self._waiting.values()], axis=0)
+        return totals

@@ -9,10 +9,18 @@ no more elements than the sample.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 
 CARD = Card(
     name="distance-from-start",
@@ -27,15 +35,15 @@ CARD = Card(
 )
 
 
-class DistanceFromStart:
+class DistanceFromStart(OfSums):
     """Distance from initialization, by a fixed sample of coordinates."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.PARAM_SAMPLE, Quantity.INITIAL_SAMPLE}), shortest=20)
     when = When.GRADIENT
     emits = (
-        Emits(name="weight/distance", reduce="norm", estimator="sample of coordinates"),
-        Emits(name="weight/distance", reduce="norm", estimator="sample of coordinates", per_layer=True),
+        Emits(name="weight/distance", formula="root", estimator="sample of coordinates"),
+        Emits(name="weight/distance", formula="root", estimator="sample of coordinates", per_layer=True),
     )
 
     def measure(self, view: StepView) -> Measured | None:
@@ -47,9 +55,8 @@ class DistanceFromStart:
         squares = difference.double().square().sum(1)
         return Measured({"sumsq": squares}, layers, {"scale": view.scale_of_sample(Quantity.PARAM_SAMPLE)})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Scaled up to all elements, and square roots."""
-        squares = raw["sumsq"] * facts["scale"]
-        return {"weight/distance": np.sqrt(squares.sum(1)), "weight/distance/*": np.sqrt(squares)}
+        """Sums of squares, scaled up to all elements."""
+        return each_and_whole("weight/distance", raw["sumsq"] * facts["scale"])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from thalweg.core.cards import Card
 from thalweg.tensor.sumsq import sumsq
 from thalweg.tensor.unwrapping import clean_name
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, OfSums, Quantity, StepView, When
 
 CARD = Card(
     name="effective-rate",
@@ -38,13 +38,13 @@ _CHANNEL_NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._Inst
 _SQUARED = ("SGD", "ASGD", "LBFGS")
 
 
-class EffectiveRate:
+class EffectiveRate(OfSums):
     """Effective rates of scale-invariant weights."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.PARAM}), shortest=20)
     when = When.GRADIENT
-    emits = (Emits(name="rate/effective", per_layer=True),)
+    emits = (Emits(name="rate/effective", formula="inverse power", per_layer=True),)
 
     def measure(self, view: StepView) -> Measured | None:
         """Sums of squares of those weights, with their groups' rates and the power of the norm."""
@@ -63,13 +63,15 @@ class EffectiveRate:
             facts["rate"] = [float(rate) for rate in rates]
         return Measured(values, tuple(r.name for r in rows), facts)
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Rates over powers of the norms."""
+        """Sums of squares in units of a power of the rate; half the norm's power, once a rank, and the ranks."""
         rate = raw["same:rate"] if "same:rate" in raw else facts["rate"]
-        with np.errstate(divide="ignore"):
-            return {"rate/effective/*": rate / np.power(raw["sumsq"], facts["power"][:, None] / 2)}
+        half = facts["power"][:, None] / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            parts = np.broadcast_arrays(raw["sumsq"] / rate ** (1 / half), half, 1.0)
+        return {"rate/effective/*": np.stack(parts, -1)}
 
 
 def _on(device: torch.device, rate: float | Tensor) -> Tensor:

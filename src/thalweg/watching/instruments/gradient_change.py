@@ -10,10 +10,18 @@ direction; near 0, noise. By a fixed sample of coordinates; exact for parameters
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 from thalweg.watching.sampling import rows_of
 
 CARD = Card(
@@ -29,17 +37,17 @@ CARD = Card(
 )
 
 
-class GradientChange:
+class GradientChange(OfSums):
     """Cosine and relative difference of successive gradients, by a fixed sample of coordinates."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.PREVIOUS_GRAD_SAMPLE}), shortest=10)
     when = When.GRADIENT
     emits = (
-        Emits(name="grad/cosine", estimator="sample of coordinates"),
-        Emits(name="grad/change", estimator="sample of coordinates"),
-        Emits(name="grad/cosine", estimator="sample of coordinates", per_layer=True),
-        Emits(name="grad/change", estimator="sample of coordinates", per_layer=True),
+        Emits(name="grad/cosine", formula="cosine", estimator="sample of coordinates"),
+        Emits(name="grad/change", formula="change", estimator="sample of coordinates"),
+        Emits(name="grad/cosine", formula="cosine", estimator="sample of coordinates", per_layer=True),
+        Emits(name="grad/change", formula="change", estimator="sample of coordinates", per_layer=True),
     )
 
     def measure(self, view: StepView) -> Measured | None:
@@ -55,23 +63,9 @@ class GradientChange:
         sums = {"dot": (now * before).sum(1), "now": now.square().sum(1), "before": before.square().sum(1)}
         return Measured(sums, layers, {"scale": view.scale_of_sample(Quantity.PREVIOUS_GRAD_SAMPLE)})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Cosines and relative differences, per parameter and of the whole."""
-        dot, now, before = (raw[k] * facts["scale"] for k in ("dot", "now", "before"))
-        whole = _cosine_and_change(dot.sum(1), now.sum(1), before.sum(1))
-        each = _cosine_and_change(dot, now, before)
-        return {
-            "grad/cosine": whole[0],
-            "grad/change": whole[1],
-            "grad/cosine/*": each[0],
-            "grad/change/*": each[1],
-        }
-
-
-def _cosine_and_change(dot: Array, now: Array, before: Array) -> tuple[Array, Array]:
-    with np.errstate(divide="ignore", invalid="ignore"):
-        cosine = np.clip(dot / np.sqrt(now * before), -1.0, 1.0)
-        change = np.sqrt(np.maximum(now - 2 * dot + before, 0.0) / before)
-    return cosine, change
+        """The three products of both gradients, scaled up to all elements."""
+        products = [raw[k] * facts["scale"] for k in ("dot", "now", "before")]
+        return each_and_whole("grad/cosine", *products) | each_and_whole("grad/change", *products)

@@ -9,10 +9,18 @@ few steps, and in full around a spike.
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 
 CARD = Card(
     name="gradient-norm",
@@ -26,15 +34,15 @@ CARD = Card(
 )
 
 
-class GradientNorm:
+class GradientNorm(OfSums):
     """Norm of the applied gradient, total and per parameter."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD}))
     when = When.GRADIENT
     emits = (
-        Emits(name="grad/norm", role="gradient norm", stage="applied", reduce="norm"),
-        Emits(name="grad/norm", stage="applied", reduce="norm", per_layer=True),
+        Emits(name="grad/norm", role="gradient norm", stage="applied", formula="root"),
+        Emits(name="grad/norm", stage="applied", formula="root", per_layer=True),
     )
 
     def measure(self, view: StepView) -> Measured | None:
@@ -42,9 +50,8 @@ class GradientNorm:
         layers = view.layers(Quantity.GRAD)
         return Measured({"sumsq": view.sums(Quantity.GRAD)}, layers) if layers else None
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Square roots."""
-        squares = raw["sumsq"]
-        return {"grad/norm": np.sqrt(squares.sum(1)), "grad/norm/*": np.sqrt(squares)}
+        """Sums of squares."""
+        return each_and_whole("grad/norm", raw["sumsq"])

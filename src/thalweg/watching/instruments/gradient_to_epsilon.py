@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, OfSums, Quantity, StepView, When
 
 CARD = Card(
     name="gradient-to-epsilon",
@@ -31,15 +31,17 @@ CARD = Card(
 )
 
 
-class GradientToEpsilon:
+class GradientToEpsilon(OfSums):
     """Gradient RMS over epsilon, per parameter, and the smallest of all as the total."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=20)
     when = When.GRADIENT
     emits = (
-        Emits(name="grad/rms_to_epsilon", estimator="smallest over parameters"),
-        Emits(name="grad/rms_to_epsilon", per_layer=True),
+        Emits(
+            name="grad/rms_to_epsilon", formula="smallest root ratio", estimator="smallest over parameters"
+        ),
+        Emits(name="grad/rms_to_epsilon", formula="root ratio", per_layer=True),
     )
 
     def measure(self, view: StepView) -> Measured | None:
@@ -51,16 +53,17 @@ class GradientToEpsilon:
                 epsilons[row.name] = float(view.optimizer.param_groups[row.group].get("eps") or 0.0)
         if not any(epsilons.values()):
             return None
-        facts: dict[str, list[float]] = {
-            "elements": [float(n) for n in view.elements(Quantity.GRAD)],
-            "eps": list(epsilons.values()),
-        }
-        return Measured({"sumsq": view.sumsq(Quantity.GRAD)}, layers, facts)
+        elements = [float(n) for n in view.elements(Quantity.GRAD)]
+        return Measured(
+            {"sumsq": view.sumsq(Quantity.GRAD), "elements": elements},
+            layers,
+            {"eps": list(epsilons.values())},
+        )
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Ratios; infinite for a parameter whose group has no epsilon."""
+        """Sums of squares in units of epsilon, infinite where a group has none, and elements."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            each = np.sqrt(raw["sumsq"] / facts["elements"]) / facts["eps"]
-        return {"grad/rms_to_epsilon": each.min(1), "grad/rms_to_epsilon/*": each}
+            each = np.stack([raw["sumsq"] / facts["eps"] ** 2, raw["elements"]], -1)
+        return {"grad/rms_to_epsilon": each.reshape(len(each), -1), "grad/rms_to_epsilon/*": each}

@@ -8,22 +8,37 @@ r"""Gradient noise scale: the batch size at which noise and signal in the gradie
 The unbiased two-batch estimator of McCandlish et al., "An Empirical Model of Large-Batch Training" (2018, appendix
 A). The small batch is the first micro-batch of an accumulated update, the big one all of them; both estimates are
 averaged first and divided afterwards, since the mean of ratios is biased. The averages are over the last
-`MEMORY` measurements, with exponential weights.
+20 measurements, with exponential weights.
 
 It needs gradient accumulation, with micro-batches of one size. The loss may be divided by their number or not. The
 unit is examples where the forward's first argument has a batch dimension, else micro-batches. Clipping changes the
 big batch and not the small one: with ``watch.clip_grad_norm_`` the norm before it is used, and an update whose
-gradients were changed in place by something else is left out, and the record says so. Under a GradScaler give it to the watch.
+gradients were changed in place by something else is left out, and the record says so. Whether something changed sharded
+gradients can't be seen, so that they need ``watch.clip_grad_norm_``, if with an infinite limit. Under a GradScaler give it
+to the watch.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, NotSeenError, Quantity, StepView, When
+from thalweg.record.formulas import Averages, evaluate, running_ratio
+from thalweg.tensor.local import is_distributed
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    NotSeenError,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+)
 
 CARD = Card(
     name="noise-scale",
@@ -36,13 +51,10 @@ CARD = Card(
         "G": "the true gradient",
         "B_simple": "noise scale, in examples",
     },
-    needs="gradient accumulation, two or more backward passes of equal size; clipping by watch.clip_grad_norm_; scaler=",
+    needs="gradient accumulation, two or more backward passes of equal size; clipping (or shards) by watch.clip_grad_norm_; scaler=",
     cost="one further pass over the gradients",
     signals=("noise/scale", "noise/trace", "noise/gradient_squared"),
 )
-
-MEMORY = 20
-"""Measurements that the averages remember: a single one is often negative."""
 
 LARGEST_RATIO = 1e4
 """Above this many times what pure noise would give, the small batch was measured under a loss scale, and is left out."""
@@ -54,7 +66,7 @@ CLIPPED = (
 )
 
 
-class NoiseScale:
+class NoiseScale(OfSums):
     """Noise scale from the first micro-batch and the whole accumulated batch."""
 
     card = CARD
@@ -65,15 +77,16 @@ class NoiseScale:
             name="noise/scale",
             role="noise scale",
             unit="examples",
+            formula="running ratio",
             estimator="two batches, ratio of averages",
         ),
-        Emits(name="noise/trace", estimator="two batches, unbiased, one step"),
-        Emits(name="noise/gradient_squared", estimator="two batches, unbiased, one step"),
+        Emits(name="noise/trace", formula="within", estimator="two batches, unbiased, one step"),
+        Emits(name="noise/gradient_squared", formula="within", estimator="two batches, unbiased, one step"),
     )
 
     def __init__(self) -> None:
-        self._small: tuple[int, Tensor, int, int] | None = None
-        self._averages: tuple[float, float, float] = (0.0, 0.0, 0.0)
+        self._small: tuple[int, tuple[str, ...], Tensor, int, int] | None = None
+        self._averages: Averages = (0.0, 0.0, 0.0)
 
     def measure(self, view: StepView) -> Measured | None:
         """Sum of squares after the first backward pass, then of the whole accumulated gradient."""
@@ -81,7 +94,8 @@ class NoiseScale:
             if view.micro_batches == 1 and view.layers(Quantity.GRAD):
                 self._small = (
                     view.step,
-                    view.sumsq(Quantity.GRAD).sum(),
+                    view.layers(Quantity.GRAD),
+                    view.sumsq(Quantity.GRAD),
                     view.examples,
                     _writes(view),
                 )
@@ -89,48 +103,57 @@ class NoiseScale:
         small, self._small = self._small, None
         if small is None or small[0] != view.step or view.micro_batches < 2:
             return None
-        examples = small[2] or 1
+        names, first, examples = small[1], small[2], small[3] or 1
         uneven = view.examples and view.examples != examples * view.micro_batches
         later = view.micro_batches - 1
         copied = 0 if view.ranks == 1 else 1 if view.unreduced else later  # DDP copies what it has reduced
-        clipped = _writes(view) - small[3] > later + copied
-        if uneven:
+        layers, unclipped = view.layers(Quantity.GRAD), view.unclipped
+        unseen = any(map(is_distributed, view.tensors(Quantity.GRAD)))  # what clips these leaves no trace
+        clipped = unseen or _writes(view) - small[4] > later + copied
+        if uneven or not set(names) <= set(layers) or (unseen and unclipped is None):
             return None
-        unclipped = view.unclipped
         if clipped and unclipped is None:
             raise NotSeenError(CLIPPED)
-        big = view.sumsq(Quantity.GRAD).sum() if unclipped is None else unclipped.to(small[1]).square()
-        sums = {"small": small[1], "big": big}
+        if names != layers:
+            known = dict(zip(names, first.unbind(), strict=True))
+            first = torch.stack([known.get(name, first.new_zeros(())) for name in layers])
+        big = view.sumsq(Quantity.GRAD) if unclipped is None else unclipped.to(first).square()
+        sums = {"small": first, "big": big}
         alone = 1 if view.unreduced else view.ranks
         facts = {"batches": view.micro_batches, "examples": examples * alone, "more": view.ranks / alone}
-        return Measured(sums, (), {name: float(value) for name, value in facts.items()})
+        return Measured(sums, layers, {name: float(value) for name, value in facts.items()})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """The unbiased estimates of each step, and the ratio of their running averages.
+        """The unbiased estimates of each step, and what tells whether the small batch can be used.
 
         Gradients are taken as means over their batches: the accumulated one is divided by the number of
         micro-batches, the small one taken as it is, whatever constant the loss was divided by; that constant
         squared is in the trace and the squared gradient, and cancels in the noise scale. Under DDP the accumulated
-        gradient is over the examples of all ranks; the small one too, unless its backward pass was in ``no_sync``.
+        gradient is over the examples of all ranks; the small one too, unless its backward pass was in ``no_sync``, and
+        always where gradients are sharded.
         """
         k, b = facts["batches"], facts["examples"]
-        small, big = raw["small"], raw["big"] / k**2
-        small = np.where((small > 0) & (small < LARGEST_RATIO * k * big), small, np.nan)
+        small, big = _whole(raw["small"]), _whole(raw["big"]) / k**2
         ratio = k * facts.get("more", 1.0)
         squared = (ratio * big - small) / (ratio - 1)
         trace = (small - big) / (1 / b - 1 / (ratio * b))
-        scale = np.array([self._average(s, g) for s, g in zip(trace, squared, strict=True)])
-        return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
+        usable = (small, LARGEST_RATIO * k * big)
+        return {
+            "noise/trace": np.stack([trace, *usable], -1),
+            "noise/gradient_squared": np.stack([squared, *usable], -1),
+            "noise/scale": np.stack([trace, squared, *usable], -1),
+        }
 
-    def _average(self, trace: float, squared: float) -> float:
-        weight, s, g = self._averages
-        if np.isfinite(trace) and np.isfinite(squared):
-            keep = 1 - 1 / MEMORY
-            weight, s, g = keep * weight + 1, keep * s + trace, keep * g + squared
-            self._averages = (weight, s, g)
-        return s / g if g > 0 else float("inf") if weight else float("nan")
+    def finish(
+        self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
+    ) -> Mapping[str, Array]:
+        """The estimates, and the ratio of their averages, which go on from those before."""
+        sums = self.sums(raw, facts, layers)
+        trace, squared = (evaluate("within", sums[n]) for n in ("noise/trace", "noise/gradient_squared"))
+        scale, self._averages = running_ratio(trace, squared, self._averages)
+        return {"noise/scale": scale, "noise/trace": trace, "noise/gradient_squared": squared}
 
     def state_dict(self) -> dict[str, Any]:
         """The running averages."""
@@ -145,3 +168,8 @@ class NoiseScale:
 def _writes(view: StepView) -> int:
     """How often the first gradient was written in place: once a backward pass, and once when it was clipped."""
     return view.tensors(Quantity.GRAD)[0]._version
+
+
+def _whole(sums: Array) -> Array:
+    """Totals [steps] of sums [steps, layers], or of what is total already."""
+    return sums.sum(1) if sums.ndim == 2 else sums

@@ -9,11 +9,22 @@ record shows a bad norm, some steps later.
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 
 from thalweg.core.cards import Card
-from thalweg.tensor.local import local
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.tensor.local import is_sharded, local
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 
 CARD = Card(
     name="nonfinite-gradient",
@@ -27,30 +38,45 @@ CARD = Card(
 )
 
 
-class NonfiniteGradient:
+class NonfiniteGradient(OfSums):
     """NaN and infinite entries of the gradients."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD}), rides="gradient-norm")
     when = When.GRADIENT
     emits = (
-        Emits(name="grad/nonfinite", unit="entries", reduce="sum"),
-        Emits(name="grad/nonfinite", unit="entries", reduce="sum", per_layer=True),
+        Emits(name="grad/nonfinite", unit="entries", formula="sum", reduce="count"),
+        Emits(name="grad/nonfinite", unit="entries", formula="sum", reduce="count", per_layer=True),
     )
 
     def measure(self, view: StepView) -> Measured | None:
-        """Counts, if the norm is bad (on the CPU) or was found bad lately (elsewhere)."""
+        """Counts, if the norm is bad (on the CPU) or was found bad lately (elsewhere).
+
+        Of shards whose norms only the device knows, and that were not found bad: NaN for a bad one, so that other
+        ranks' counts are not taken for the whole.
+        """
         layers = view.layers(Quantity.GRAD)
         if not layers:
             return None
         finite = view.finite(Quantity.GRAD)
+        gradients = view.tensors(Quantity.GRAD)
+        if finite is None and not view.alarmed and any(map(is_sharded, gradients)):
+            squares = view.sumsq(Quantity.GRAD)
+            return Measured({"unknown": torch.where(torch.isfinite(squares), 0.0, torch.nan)}, layers)
         if finite or (finite is None and not view.alarmed):
             return None
-        counts = [(~torch.isfinite(local(g))).sum() for g in view.tensors(Quantity.GRAD)]
+        counts = [(~torch.isfinite(local(g))).sum() for g in gradients]
         return Measured({"count": torch.stack(counts)}, layers)
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Counts and their total."""
-        return {"grad/nonfinite": raw["count"].sum(1), "grad/nonfinite/*": raw["count"]}
+        """Counts; masked where none of what is unknown is bad."""
+        if "count" in raw:
+            return each_and_whole("grad/nonfinite", raw["count"])
+        quiet = (raw["unknown"] == 0).all(1)
+        found = each_and_whole("grad/nonfinite", raw["unknown"])
+        return {
+            n: np.ma.MaskedArray(x, np.broadcast_to(quiet.reshape(-1, *[1] * (x.ndim - 1)), x.shape))
+            for n, x in found.items()
+        }

@@ -18,11 +18,12 @@ outputs of a regression with two or more targets can't be told from logits: leav
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, NotSeenError, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, NotSeenError, OfSums, StepView, When
 
 CARD = Card(
     name="output-logits",
@@ -66,32 +67,31 @@ _VIEWS = (
 )
 
 
-class OutputLogits:
+class OutputLogits(OfSums):
     """Largest logit, log-partition and collapsed share of the model's output."""
 
     card = CARD
     needs = Needs(forward=True, shortest=5)
     when = When.FORWARD
     emits = (
-        Emits(name="logits/largest"),
-        Emits(name="logits/log_partition", estimator="mean over rows"),
-        Emits(name="logits/collapsed"),
+        Emits(name="logits/largest", reduce="max"),
+        Emits(name="logits/log_partition", formula="ratio", estimator="mean over rows"),
+        Emits(name="logits/collapsed", formula="ratio"),
     )
 
     def measure(self, view: StepView) -> Measured | None:
         """Look at the output when the forward ends."""
-        view.forward.at_end(_look)
+        examples = float(view.examples or 1)
+        view.forward.at_end(lambda output: _look(output, examples))
         return None
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """As they are."""
-        return {
-            "logits/largest": raw["largest"],
-            "logits/log_partition": raw["log_partition"],
-            "logits/collapsed": raw["collapsed"],
-        }
+        """Means over rows, weighted with the examples: other ranks have others."""
+        n = facts["examples"]
+        means = {f"logits/{k}": np.stack([n * raw[k], n], -1) for k in ("log_partition", "collapsed")}
+        return {"logits/largest": raw["largest"], **means}
 
 
 def find_logits(output: Any) -> Tensor | None:
@@ -132,7 +132,7 @@ def last_function(output: Tensor) -> str:
     return name
 
 
-def _look(output: Any) -> Measured | None:
+def _look(output: Any, examples: float) -> Measured | None:
     logits = find_logits(output)
     if logits is None:
         return None
@@ -148,5 +148,7 @@ def _look(output: Any) -> Measured | None:
             "largest": largest.max(),
             "log_partition": (largest.float() + exact).mean(),
             "collapsed": (margin == 0).float().mean(),
-        }
+        },
+        (),
+        {"examples": examples},
     )

@@ -9,11 +9,20 @@ Scaling", 2024). The momentum already contains the present gradient, as in those
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 from thalweg.watching.sampling import rows_of
 
 CARD = Card(
@@ -29,15 +38,20 @@ CARD = Card(
 )
 
 
-class SignAgreement:
+class SignAgreement(OfSums):
     """Sign agreement of gradient and momentum, by a fixed sample of coordinates."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD_SAMPLE, Quantity.MOMENTUM_SAMPLE}), shortest=10)
     when = (When.GRADIENT, When.UPDATE)
     emits = (
-        Emits(name="momentum/sign_agreement", estimator="sample of coordinates"),
-        Emits(name="momentum/sign_agreement", estimator="sample of coordinates", per_layer=True),
+        Emits(name="momentum/sign_agreement", formula="ratio", estimator="sample of coordinates"),
+        Emits(
+            name="momentum/sign_agreement",
+            formula="ratio",
+            estimator="sample of coordinates",
+            per_layer=True,
+        ),
     )
 
     def measure(self, view: StepView) -> Measured | None:
@@ -57,13 +71,9 @@ class SignAgreement:
         scale = view.scale_of_sample(Quantity.GRAD_SAMPLE)
         return Measured(sums, tuple(gradient_rows[i] for i in rows), {"scale": [scale[i] for i in rows]})
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Shares, per parameter and of the whole; NaN where no coordinate could be counted."""
+        """Coordinates of the same sign, and those that could be counted, scaled up to all elements."""
         same, counted = raw["same"] * facts["scale"], raw["counted"] * facts["scale"]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return {
-                "momentum/sign_agreement": same.sum(1) / counted.sum(1),
-                "momentum/sign_agreement/*": same / counted,
-            }
+        return each_and_whole("momentum/sign_agreement", same, counted)

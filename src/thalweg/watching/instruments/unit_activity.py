@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from thalweg.core.cards import Card
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, StepView, When
+from thalweg.watching.contracts import Array, Emits, Measured, Needs, OfSums, StepView, When, each_and_whole
 
 CARD = Card(
     name="unit-activity",
@@ -36,18 +36,18 @@ TAU = 0.1
 _READERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
-class UnitActivity:
+class UnitActivity(OfSums):
     """Activation size, dormant and dead units, by hooks that live for one forward."""
 
     card = CARD
     needs = Needs(forward=True, shortest=50)
     when = When.FORWARD
     emits = (
-        Emits(name="act/rms", role="activation", per_layer=True),
-        Emits(name="units/dormant", estimator="one batch"),
-        Emits(name="units/dead", estimator="one batch"),
-        Emits(name="units/dormant", estimator="one batch", per_layer=True, partial=True),
-        Emits(name="units/dead", estimator="one batch", per_layer=True, partial=True),
+        Emits(name="act/rms", role="activation", formula="root ratio", per_layer=True),
+        Emits(name="units/dormant", formula="ratio", estimator="one batch"),
+        Emits(name="units/dead", formula="ratio", estimator="one batch"),
+        Emits(name="units/dormant", formula="ratio", estimator="one batch", per_layer=True, partial=True),
+        Emits(name="units/dead", formula="ratio", estimator="one batch", per_layer=True, partial=True),
     )
 
     def __init__(self, tau: float = TAU) -> None:
@@ -60,27 +60,19 @@ class UnitActivity:
         for name, module in scope.modules():
             if isinstance(module, _READERS) or _is_linear_of_transformers(module):
                 scope.before(module, _Look(name, module, seen, self.tau))
-        scope.at_end(lambda output: _measured(seen))
+        examples = float(view.examples or 1)
+        scope.at_end(lambda output: _measured(seen, examples))
         return None
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """Shares per layer, and of all units together."""
-        units = facts["units"]
-        has_units = units[-1] > 0
-        out = {"act/rms/*": np.sqrt(raw["mean_square"])}
-        if has_units.any():
-            with np.errstate(invalid="ignore"):
-                out |= {
-                    "units/dormant/*": np.where(has_units, raw["dormant"] / units, np.nan),
-                    "units/dead/*": np.where(has_units, raw["dead"] / units, np.nan),
-                }
-            total = units.sum(1)
-            out |= {
-                "units/dormant": (raw["dormant"] * has_units).sum(1) / total,
-                "units/dead": (raw["dead"] * has_units).sum(1) / total,
-            }
+        """Mean squares and units per layer and of all together, weighted with the examples: other ranks have others."""
+        n, units = facts["examples"][:, None], facts["units"]
+        out = {"act/rms/*": np.stack(np.broadcast_arrays(n * raw["mean_square"], n), -1)}
+        if units.any():
+            for kind in ("dormant", "dead"):
+                out |= each_and_whole(f"units/{kind}", n * raw[kind] * (units > 0), n * units)
         return out
 
 
@@ -119,7 +111,7 @@ def _is_linear_of_transformers(module: nn.Module) -> bool:
     return kind.__name__ == "Conv1D" and kind.__module__ == "transformers.pytorch_utils"
 
 
-def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]]) -> Measured | None:
+def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]], examples: float) -> Measured | None:
     if not seen:
         return None
     squares, dormant, dead, units = zip(*seen.values(), strict=True)
@@ -128,4 +120,4 @@ def _measured(seen: Mapping[str, tuple[Tensor, Tensor, Tensor, int]]) -> Measure
         "dormant": torch.stack(dormant),
         "dead": torch.stack(dead),
     }
-    return Measured(values, tuple(seen), {"units": [float(u) for u in units]})
+    return Measured(values, tuple(seen), {"units": [float(u) for u in units], "examples": examples})

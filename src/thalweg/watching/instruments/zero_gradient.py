@@ -11,7 +11,17 @@ import torch
 
 from thalweg.core.cards import Card
 from thalweg.tensor.local import local
-from thalweg.watching.contracts import Array, Emits, Measured, Needs, Quantity, StepView, When
+from thalweg.watching.contracts import (
+    Array,
+    Emits,
+    Measured,
+    Needs,
+    OfSums,
+    Quantity,
+    StepView,
+    When,
+    each_and_whole,
+)
 
 CARD = Card(
     name="zero-gradient",
@@ -25,13 +35,16 @@ CARD = Card(
 )
 
 
-class ZeroGradient:
+class ZeroGradient(OfSums):
     """Share of exact zeros in the gradients."""
 
     card = CARD
     needs = Needs(quantities=frozenset({Quantity.GRAD}), shortest=50)
     when = When.GRADIENT
-    emits = (Emits(name="grad/zero_share"), Emits(name="grad/zero_share", per_layer=True))
+    emits = (
+        Emits(name="grad/zero_share", formula="ratio"),
+        Emits(name="grad/zero_share", formula="ratio", per_layer=True),
+    )
 
     def measure(self, view: StepView) -> Measured | None:
         """Entries that are not zero; of a sparse gradient, those among its values."""
@@ -39,15 +52,11 @@ class ZeroGradient:
         if not layers:
             return None
         filled = [torch.count_nonzero(local(g)) for g in view.tensors(Quantity.GRAD)]
-        return Measured(
-            {"filled": torch.stack(filled)},
-            layers,
-            {"elements": [float(n) for n in view.elements(Quantity.GRAD)]},
-        )
+        elements = [float(n) for n in view.elements(Quantity.GRAD)]
+        return Measured({"filled": torch.stack(filled), "elements": elements}, layers)
 
-    def finish(
+    def sums(
         self, raw: Mapping[str, Array], facts: Mapping[str, Array], layers: Sequence[str]
     ) -> Mapping[str, Array]:
-        """One minus the filled share."""
-        filled, n = raw["filled"], facts["elements"]
-        return {"grad/zero_share": 1 - filled.sum(1) / n.sum(1), "grad/zero_share/*": 1 - filled / n}
+        """Zeros, and all elements."""
+        return each_and_whole("grad/zero_share", raw["elements"] - raw["filled"], raw["elements"])
