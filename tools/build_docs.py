@@ -28,7 +28,7 @@ from thalweg.record.sketching import Strip, sketch
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs" / "generated"
 NOTE = "<!-- Made by tools/build_docs.py; edit the code it is made from. -->\n\n"
-KINDS = {"instrument": "Instruments", "importer": "Importers", "rule": "Rules"}
+KINDS = {"instrument": "Instruments", "importer": "Importers", "rule": "Rules", "schedule": "Schedules"}
 FAULT_TESTS = ("test_*fault*.py", "test_*fuzz*.py", "test_watch_call.py", "test_watch_loops.py")
 
 
@@ -63,6 +63,7 @@ def wanted() -> dict[Path, str]:
     }
     made |= {f"parts/help-{name}.md": text for name, text in command_helps()}
     made |= {"parts/kinds.md": kinds_table(), "parts/importers.md": importers_table(load())}
+    made |= {"parts/schedules.md": schedules_table(load())}
     made |= {f"findings/{kind}.md": finding_page(explain(kind)) for kind in kinds()}
     return {OUT / name: text for name, text in made.items()}
 
@@ -157,6 +158,20 @@ def importers_table(rows: Iterable[IndexRow]) -> str:
     """Every importer: what it reads, and what tells it."""
     cells = [(f"`{r.card.name}`", r.card.summary, r.card.needs) for r in rows if r.card.kind == "importer"]
     return _table(("format", "what is read", "needs"), cells)
+
+
+def schedules_table(rows: Iterable[IndexRow]) -> str:
+    """Every schedule: its name in an expression, what it is, its papers; linked to its card."""
+    cells = [
+        (
+            f"[`{row.card.name.replace('-', '_')}`](generated/methods.md#{row.card.name})",
+            row.card.summary,
+            ", ".join(map(str, row.card.papers)),
+        )
+        for row in rows
+        if row.card.kind == "schedule"
+    ]
+    return _table(("schedule", "what it is", "papers"), cells)
 
 
 def finding_page(rule: Rule) -> str:

@@ -11,6 +11,8 @@ from thalweg.core.lazy import attach
 
 if TYPE_CHECKING:
     from thalweg import data as data
+    from thalweg import optim as optim
+    from thalweg import schedules as schedules
     from thalweg.core import Card as Card
     from thalweg.core import methods as methods
     from thalweg.core import papers as papers
@@ -38,9 +40,11 @@ else:
             "open_runs": "thalweg.record",
             "papers": "thalweg.core",
             "report": "thalweg.reports",
+            "schedules": "",
         },
         with_torch={
             "HeldBatch": "thalweg.watching",
+            "optim": "",
             "watch": "thalweg.watching",
         },
         also=("__version__",),

@@ -18,7 +18,9 @@ from thalweg.cli import main
 from thalweg.record import Recorder, open_run
 
 Call = Callable[..., tuple[int, str, str]]
-COMMANDS = ("ls", "show", "report", "export", "compact", "methods", "papers", "data list", "data fetch")
+COMMANDS = (
+    "ls", "show", "schedule", "report", "export", "compact", "methods", "papers", "data list", "data fetch",
+)  # fmt: skip
 
 
 @pytest.fixture

@@ -33,7 +33,7 @@ def test_a_known_paper():
     p = paper(1001)
     assert (p.title, p.year, p.arxiv) == ("An Empirical Model of Large-Batch Training", 2018, "1812.06162")
     assert p.url == "https://arxiv.org/abs/1812.06162"
-    assert paper(1).url == ""
+    assert paper(2).url == ""
 
 
 def test_an_unknown_id_says_where_to_look():

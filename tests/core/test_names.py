@@ -75,7 +75,7 @@ def test_a_subpackage_exported_as_itself_is_no_clash(tmp_path):
     assert clashes(tmp_path / "pack") == []
 
 
-@pytest.mark.parametrize("package", ["thalweg.core", "thalweg.data"])
+@pytest.mark.parametrize("package", ["thalweg.core", "thalweg.data", "thalweg.schedules"])
 def test_names_are_the_same_before_and_after_the_modules_are_imported(package):
     room = importlib.import_module(package)
     before = {name: getattr(room, name) for name in room.__all__}

@@ -2,6 +2,7 @@
 
 import itertools
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,10 +20,12 @@ from thalweg.record.plotting import (
     plot_series,
     plotly_text,
     safe_text,
+    terminal_overlay,
     terminal_plot,
     thin_columns,
     wants_log,
 )
+from thalweg.record.sketching import Strip, overlay
 
 NUMBERS = st.floats(width=32) | st.sampled_from([np.nan, np.inf, -np.inf, 0.0])
 CURVES = hnp.arrays(np.float32, st.integers(1, 400), elements=NUMBERS)
@@ -219,3 +222,54 @@ def test_line_colors_stand_out_and_are_told_apart_by_every_eye(colors: tuple[str
         seen = [lab(np.asarray(lens) @ linear(color)) for color in colors]
         distances = [np.linalg.norm(a - b) for i, a in enumerate(seen) for b in seen[:i]]
         assert min(distances) > 11, "well over the just noticeable difference of 2.3"
+
+
+# ------------------------------------------------------------------------------------------- several curves
+def test_an_overlay_marks_each_curve_with_its_letter_on_the_curve():
+    x = np.linspace(0, 100, 300)
+    lines = terminal_overlay(
+        [(x, x), (x, 100 - x), (x[:150], np.full(150, 20.0))], 60, 20, "three"
+    ).splitlines()
+    assert lines[0] == "three" and len(lines) == 20
+    body = [line.partition("┤")[2] or line.partition("│")[2] for line in lines[1:-2]]
+    places = {
+        c: [(r, i) for r, line in enumerate(body) for i, ch in enumerate(line) if ch == c] for c in "abc"
+    }
+    assert len(places["a"]) == len(places["b"]) == 4 and len(places["c"]) == 2
+    assert [r for r, _ in sorted(places["a"], key=lambda p: p[1])] == sorted(
+        (r for r, _ in places["a"]), reverse=True
+    )
+    assert [r for r, _ in sorted(places["b"], key=lambda p: p[1])] == sorted(r for r, _ in places["b"])
+    assert len({r for r, _ in places["c"]}) == 1
+
+
+def test_an_overlay_of_one_curve_is_its_plot_with_letters():
+    x = np.linspace(0, 1, 50)
+    plain, marked = terminal_plot(x, x**2, 50, 12), terminal_overlay([(x, x**2)], 50, 12)
+    assert sum(a != b for a, b in zip(plain, marked, strict=True)) == marked.count("a") == 4
+
+
+@pytest.mark.parametrize("count", [0, 27])
+def test_an_overlay_needs_a_letter_for_each(count):
+    with pytest.raises(UsageError, match="1 to 26"):
+        terminal_overlay([([0, 1], [0, 1])] * count)
+
+
+def test_an_overlay_as_svg_has_a_line_and_a_legend_for_each_curve():
+    steps = np.arange(2_000)
+    strips = [
+        Strip("<up>", steps, steps / 10.0),
+        Strip("gap", steps, np.where(steps % 500 < 250, 5.0, np.nan)),
+    ]
+    drawn = ElementTree.fromstring(overlay(strips, title="a & b"))
+    tag = "{http://www.w3.org/2000/svg}"
+    paths = drawn.findall(f"{tag}path")
+    assert (
+        len(paths) == 2 and len({p.get("stroke") for p in paths}) == 2 and paths[1].get("d").count("M") == 4
+    )
+    words = [text.text for text in drawn.findall(f"{tag}text")]
+    assert {"<up>", "gap", "0 to 199.9"} <= set(words) and drawn.get("aria-label") == "a & b"
+    heights = [
+        float(part.split()[1].split("h")[0]) for part in paths[0].get("d").replace("M", "L").split("L")[1:]
+    ]
+    assert heights == sorted(heights, reverse=True) and 18 <= heights[-1] < heights[0] <= 258

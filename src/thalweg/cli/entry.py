@@ -54,6 +54,7 @@ def command_line() -> "Typer":
     from thalweg.cli.methods_command import list_methods
     from thalweg.cli.papers_command import list_papers
     from thalweg.cli.report_command import write_report
+    from thalweg.cli.schedule_command import show_schedules
     from thalweg.cli.show_command import show_run
 
     app = Typer(
@@ -70,6 +71,7 @@ def command_line() -> "Typer":
         "diagnose": (diagnose_run, "thalweg diagnose tb_logs/ --map loss=train/my_loss"),
         "explain": (explain_kind, "thalweg explain loss-spike"),
         "report": (write_report, "thalweg report first second -o runs/report.html --open"),
+        "schedule": (show_schedules, "thalweg schedule 'wsd(peak=3e-4, total=24000, decay=0.2)'"),
         "import": (import_log, "thalweg import tb_logs/ -o runs/ --map loss=train/my_loss"),
         "export": (export_run, "thalweg export first --csv first.csv --signal 'grad/*'"),
         "compact": (compact_runs, "thalweg compact runs/first.tw"),

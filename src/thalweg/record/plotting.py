@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import unicodedata
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -239,24 +240,58 @@ def terminal_plot(
     Raises:
         UsageError: the size is too small, shapes differ, or "log" is asked for values of which none is positive.
     """
-    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    return _plot_text([(x, y)], "", width, height, title, scale)
+
+
+def terminal_overlay(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]], width: int = 80, height: int = 16, title: str = ""
+) -> str:
+    """Draw several curves over each other as text, like `terminal_plot`, each marked by its letter: a, b, c, ...
+
+    Args:
+        curves: ``(x, y)`` each; at most 26.
+        width: characters in a line, labels included; at least 24.
+        height: lines, title and axis included; at least 6.
+        title: a line above, shortened to the width.
+
+    Raises:
+        UsageError: there is none, or there are too many; the size is too small, or shapes differ.
+    """
+    if not 0 < len(curves) <= len(ascii_lowercase):
+        raise UsageError(f"terminal_overlay draws 1 to {len(ascii_lowercase)} curves; it got {len(curves)}")
+    return _plot_text(curves, ascii_lowercase, width, height, title, "auto")
+
+
+def _plot_text(
+    curves: Sequence[tuple[ArrayLike, ArrayLike]],
+    letters: str,
+    width: int,
+    height: int,
+    title: str,
+    scale: Scale,
+) -> str:
+    xs = [np.asarray(x, dtype=float) for x, _ in curves]
+    ys = [np.asarray(y, dtype=float) for _, y in curves]
     if width < 24 or height < 6:
         raise UsageError(
             f"terminal_plot needs a width of 24 and a height of 6 at least; it got {width} by {height}"
         )
-    logarithmic = scale == "log" or (scale == "auto" and wants_log(y))
-    if logarithmic and not (y > 0).any():
+    every = np.concatenate(ys)
+    logarithmic = scale == "log" or (scale == "auto" and wants_log(every))
+    if logarithmic and not (every > 0).any():
         raise UsageError("a logarithmic scale needs positive values, and there are none")
     head = [_shorten(safe_text(title) + (" (log scale)" if logarithmic else ""), width)] if title else []
     if logarithmic:
         with np.errstate(divide="ignore", invalid="ignore"):
-            y = np.log10(y)
-    y = np.where(np.isfinite(y), y, np.nan)
-    shown = np.isfinite(x) & np.isfinite(y)
+            ys = [np.log10(y) for y in ys]
+    ys = [np.where(np.isfinite(y), y, np.nan) for y in ys]
+    every_x = np.concatenate(xs)
+    every = np.concatenate(ys)
+    shown = np.isfinite(every_x) & np.isfinite(every)
     if not shown.any():
-        return "\n".join([*head, "(no finite value to draw)" if x.size else "(nothing recorded)"])
+        return "\n".join([*head, "(no finite value to draw)" if every_x.size else "(nothing recorded)"])
     rows = height - len(head) - 2
-    low, high = _span(y[shown])
+    low, high = _span(every[shown])
     ticks = {
         round((high - value) / (high - low) * (rows - 1)): label
         for value, label in _ticks(low, high, rows, logarithmic)
@@ -264,18 +299,39 @@ def terminal_plot(
     ticks = ticks or {(rows - 1) // 2: f"{(low + high) / 2:.4g}"}  # a span too narrow for round numbers
     margin = max(len(label) for label in ticks.values())
     columns = width - margin - 2
-    left, right = _span(x[np.isfinite(x)])
+    left, right = _span(every_x[np.isfinite(every_x)])
     canvas = np.zeros((rows * 4, columns * 2), dtype=bool)
-    px, py = downsample(x, y, max(_SMALLEST_SAMPLE, columns * 8))
-    across = (px - left) / (right - left) * (columns * 2 - 1)
-    down = (high - py) / (high - low) * (rows * 4 - 1)
-    _draw(canvas, across, down)
+    stamps: dict[tuple[int, int], str] = {}
+    for place, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        px, py = downsample(x, y, max(_SMALLEST_SAMPLE, columns * 8))
+        across = (px - left) / (right - left) * (columns * 2 - 1)
+        down = (high - py) / (high - low) * (rows * 4 - 1)
+        _draw(canvas, across, down)
+        if letters:
+            stamps |= _stamps(letters[place], (place + 0.5) / len(xs), across, down, columns)
+    lines = _braille(canvas)
+    for (row, column), letter in stamps.items():
+        lines[row] = lines[row][:column] + letter + lines[row][column + 1 :]
     body = [
-        f"{ticks.get(r, ''):>{margin}} {'┤' if r in ticks else '│'}{line}"
-        for r, line in enumerate(_braille(canvas))
+        f"{ticks.get(r, ''):>{margin}} {'┤' if r in ticks else '│'}{line}" for r, line in enumerate(lines)
     ]
     foot = f"{'':>{margin}} └{'─' * columns}"
     return "\n".join([*head, *body, foot, _below(left, right, margin + 2, columns)])
+
+
+def _stamps(
+    letter: str, phase: float, across: Floats, down: Floats, columns: int
+) -> dict[tuple[int, int], str]:
+    """Where a curve carries its letter: (row, column) in four quarters of the width, each a share ``phase`` into it."""
+    finite = np.isfinite(across) & np.isfinite(down)
+    across, down = across[finite], down[finite]
+    wanted = (np.arange(4) + phase) * columns * 2 / 4
+    order = np.argsort(across, kind="stable")
+    heights = np.interp(wanted, across[order], down[order], left=np.nan, right=np.nan)
+    inside = np.isfinite(heights)
+    return {
+        (round(d) // 4, int(a) // 2): letter for a, d in zip(wanted[inside], heights[inside], strict=True)
+    }
 
 
 def terminal_heat(values: ArrayLike, width: int = 24) -> list[str]:

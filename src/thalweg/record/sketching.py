@@ -11,9 +11,10 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from thalweg.record.plotting import downsample, number, safe_text, wants_log
+from thalweg.record.plotting import LIGHT, downsample, number, safe_text, wants_log
 
 _WIDTH, _STRIP, _LEFT, _RIGHT, _TOP, _BOTTOM = 640, 96, 8, 8, 18, 22
+_OVERLAY = 240  # height of a frame with several curves
 _POINTS = 500
 _INK, _QUIET, _MARK = "#2a85d0", "#7d8893", "#d9622b"
 
@@ -55,10 +56,50 @@ def sketch(strips: Sequence[Strip], *, marks: Mapping[str, float] | None = None,
         _text(_WIDTH - _RIGHT, height - 6, number(right), "end"),
         _text(_WIDTH / 2, height - 6, "step", "middle"),
     ]
-    label = escape(safe_text(title or ", ".join(s.name for s in strips)), quote=True)
+    return _svg(height, title or ", ".join(s.name for s in strips), body)
+
+
+def overlay(curves: Sequence[Strip], *, title: str = "") -> str:
+    """Draw curves over each other in one frame, with a legend below.
+
+    Args:
+        curves: at least one.
+        title: the picture's description for those who can't see it.
+
+    Returns:
+        An ``<svg>`` element, 640 units wide, which scales with its place.
+    """
+    every = np.concatenate([np.asarray(c.values, np.float64) for c in curves])
+    every = every[np.isfinite(every)]
+    low, high = (float(every.min()), float(every.max())) if every.size else (0.0, 1.0)
+    room = (high - low) * 0.06 or abs(low) * 0.05 or 0.5
+    ends = [float(c.steps[i]) for c in curves for i in (0, -1) if len(c.steps)]
+    left, right = (min(ends), max(max(ends), min(ends) + 1)) if ends else (0.0, 1.0)
+    below = _TOP + _OVERLAY
+    body = [
+        f'<rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_OVERLAY}" fill="none" '
+        f'stroke="{_QUIET}" stroke-opacity="0.35"/>',
+        _text(_WIDTH - _RIGHT, _TOP - 5, f"{number(low)} to {number(high)}", "end"),
+        _text(_LEFT, below + 15, number(left), "start"),
+        _text(_WIDTH - _RIGHT, below + 15, number(right), "end"),
+        _text(_WIDTH / 2, below + 15, "step", "middle"),
+    ]
+    for place, curve in enumerate(curves):
+        x, y = downsample(np.asarray(curve.steps, np.float64), np.asarray(curve.values, np.float64), _POINTS)
+        across = _LEFT + (x - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
+        down = _TOP + (high + room - y) / (high - low + 2 * room) * _OVERLAY
+        color = LIGHT[place % len(LIGHT)]
+        body.append(_line(across, down, color))
+        body.append(_text(_LEFT, below + 33 + 15 * place, curve.name, "start", color))
+    height = below + 40 + 15 * len(curves)
+    return _svg(height, title or ", ".join(c.name for c in curves), body)
+
+
+def _svg(height: float, label: str, body: Sequence[str]) -> str:
+    words = escape(safe_text(label), quote=True)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" '
-        f'style="max-width:100%;height:auto" role="img" aria-label="{label}" '
+        f'style="max-width:100%;height:auto" role="img" aria-label="{words}" '
         f'font-family="system-ui, sans-serif" font-size="11">{"".join(body)}</svg>'
     )
 
@@ -95,7 +136,7 @@ def _strip(strip: Strip, top: float, left: float, right: float) -> str:
     )
 
 
-def _line(across: NDArray[np.float64], down: NDArray[np.float64]) -> str:
+def _line(across: NDArray[np.float64], down: NDArray[np.float64], color: str = _INK) -> str:
     """The points as one path, broken where a value is missing; a lone point is a dot."""
     path, lifted = [], True
     for x, y in zip(across, down, strict=True):
@@ -105,7 +146,7 @@ def _line(across: NDArray[np.float64], down: NDArray[np.float64]) -> str:
         path.append(f"{'M' if lifted else 'L'}{x:.1f} {y:.1f}" + ("h0.1" if lifted else ""))
         lifted = False
     return (
-        f'<path d="{"".join(path)}" fill="none" stroke="{_INK}" stroke-width="1.5" stroke-linejoin="round" '
+        f'<path d="{"".join(path)}" fill="none" stroke="{color}" stroke-width="1.5" stroke-linejoin="round" '
         'stroke-linecap="round"/>'
     )
 
