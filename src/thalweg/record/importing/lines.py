@@ -3,6 +3,9 @@
 A carriage return ends a line as well: progress bars draw over what they drew before. UTF-8 with or without a mark, and
 UTF-16 with one (what a redirection in PowerShell writes) are read; bytes that are no text become question
 marks of that kind (U+FFFD).
+
+Lines that a program prints again and again differ in their numbers only: `shape_of` tells a line's numbers from what is
+around them, and `samples` makes lines of the same shape.
 """
 
 import codecs
@@ -19,6 +22,13 @@ LONGEST = 1 << 16
 _CHUNK = 1 << 20
 _ENDS = re.compile(r"\r\n|\n|\r")
 _STILL = 30.0  # seconds without a change after which a log counts as ended
+_NUMBERS = re.compile(  # standing free, with a fraction or groups of thousands; no sign, no exponent
+    r"([0-9](?<![\w@.][0-9])(?<![0-9],[0-9])(?<![0-9][eE][-+][0-9])"
+    r"(?=[0-9]{0,8}(?![0-9])([.,](?=[0-9])|)|[0-9]{9,14}(?![0-9]))"
+    r"(?:[0-9]{0,2}(?:,[0-9]{3}){1,4}(?:\.[0-9]{1,20})?|[0-9]{0,8}\.[0-9]{1,20}|[0-9]{0,14})(?![.,]?[0-9]))"
+)
+_MOST_NUMBERS = 256  # of a line with a shape
+_LONGEST_SHAPED = 1 << 12
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
@@ -88,3 +98,62 @@ def _encoding(start: bytes) -> tuple[int, str]:
         if start.startswith(mark):
             return len(mark), name
     return 0, "utf-8"
+
+
+Shape = tuple[str | None, ...]
+"""What is between the numbers of a line and, before each of those, what sort of number follows it."""
+
+
+def shape_of(line: str) -> tuple[Shape, list[str]] | None:
+    """A line's shape, and its numbers as they stand; None for a line of more than 4,096 characters or 256 numbers.
+
+    The shape has the text before the first number, then for each number its kind and the text behind it. Kinds are ""
+    for up to 9 digits, None for 10 to 15, "." for a fraction of up to 20 digits and "," for groups of thousands. Signs,
+    exponents, digits that belong to a word ("Acc@1") and longer numbers are part of the text.
+    """
+    if len(line) > _LONGEST_SHAPED:
+        return None
+    pieces = _NUMBERS.split(line)
+    numbers = pieces[1::3]
+    if len(numbers) > _MOST_NUMBERS:
+        return None
+    del pieces[1::3]
+    return tuple(pieces), numbers
+
+
+NARROW = 10
+"""Characters of a number in a narrow sample."""
+
+
+def samples(shape: Shape, *, narrow: bool = False) -> list[list[str]]:
+    """Numbers for lines of a shape: the longest, ascending; the longest, descending; the shortest.
+
+    No two of the longest are the same. A reader that treats all digits alike, and for which a length matters only by
+    being within bounds, treats every line of the shape as it treats these; or, if `narrow`, every such line whose
+    numbers have at most `NARROW` characters.
+    """
+    kinds = shape[1::2]
+    widest = _NARROW if narrow else _WIDE
+    places = range(len(kinds))
+    return [
+        [widest[kind].format(100 + place) for place, kind in zip(places, kinds, strict=True)],
+        [widest[kind].format(899 - place) for place, kind in zip(places, kinds, strict=True)],
+        [_SHORT[kind].format(1 + place % 9) for place, kind in zip(places, kinds, strict=True)],
+    ]
+
+
+_WIDE = {
+    "": "{}739182",
+    None: "{}739182645917",
+    ".": "{}739182.64591728364591728365",
+    ",": "{},739,182,645,917.28364591728364591728",
+}
+_NARROW = {"": "{}739182", None: "{}7391826", ".": "{}7.64591", ",": "{},739.64"}
+_SHORT = {"": "{}", None: "{}739182645", ".": "{}.7", ",": "{},739"}
+
+
+def filled(shape: Shape, numbers: list[str]) -> str:
+    """The line of a shape that has these numbers."""
+    pieces: list[str] = [text or "" for text in shape]
+    pieces[1::2] = numbers
+    return "".join(pieces)

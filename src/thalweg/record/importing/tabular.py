@@ -11,7 +11,7 @@ smallest and the largest of each few successive values are kept, never a mean, a
 import math
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
 
@@ -52,6 +52,8 @@ _NAMED_NUMBERS = {
 }  # fmt: skip
 _NO_VALUE = float("nan")  # told apart from a NaN of the log by identity
 Clock = str
+Target = tuple[Callable[[float], None], Callable[[int], None]]
+"""Where a column takes a number and its row."""
 
 
 _Piece = tuple[NDArray[np.int64], Floats, Floats | None, NDArray[np.int64]]  # steps, values, times, places
@@ -146,6 +148,9 @@ class Rows:
         """Take a row of named cells: text, numbers or None."""
         for name, cell in cells.items():
             self._take(name, cell, self.count)
+        self._end_row()
+
+    def _end_row(self) -> None:
         self.count += 1
         if self._gathered > _STRETCH:
             self._settle()
@@ -159,6 +164,23 @@ class Rows:
         self._values[name].append(value)
         self._places[name].append(place)
         self._gathered += 1
+
+    def target(self, name: str) -> Target | None:
+        """Where `add_numbers` puts numbers of a name; None where there are too many names."""
+        return (self._values[name].append, self._places[name].append) if self._new_if_missing(name) else None
+
+    def add_numbers(
+        self, targets: Sequence[Target], numbers: Sequence[float], others: Mapping[str, object]
+    ) -> None:
+        """Take a row of numbers, and other cells: as `add` does, without looking any name up."""
+        place = self.count
+        for (take_number, take_place), number in zip(targets, numbers, strict=True):
+            take_number(number)
+            take_place(place)
+        self._gathered += len(targets)
+        for name, cell in others.items():
+            self._take(name, cell, place)
+        self._end_row()
 
     def add_block(self, fields: Sequence[str], block: Sequence[Sequence[str]]) -> None:
         """Take rows of text cells in the order of the fields: as `add` does, many times as fast for plain numbers."""
@@ -261,8 +283,8 @@ class Rows:
                 )
             )
         for name in filled:
-            self._values[name] = array("d")
-            self._places[name] = array("q")
+            del self._values[name][:]
+            del self._places[name][:]
         self._first, self._gathered = self.count, 0
         self._bound()
 

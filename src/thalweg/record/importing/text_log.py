@@ -13,23 +13,39 @@ named groups, `step` among them.
 - Of several ranks that print the same names, the first is read. Colors are removed, a moment at the beginning of a line
   is its time, and a carriage return ends a line.
 
-Every expression here is linear in the length of a line, and lines are cut at 64 kB.
+Every expression here is linear in the length of a line, and lines are cut at 64 kB. Lines whose shape (what is around
+their numbers) has come several times are read by a plan: which number is whose value. A plan is kept only if it gives
+what the whole parser gives for the longest and the shortest lines of that shape; all other lines are parsed.
 """
 
 import ast
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from thalweg.core.cards import Card
 from thalweg.core.errors import RunFileError, UsageError
+from thalweg.record.importing.assembling import rewinds
 from thalweg.record.importing.contracts import Column, Imported, NameMap, Part
 from thalweg.record.importing.json_lines import flat
-from thalweg.record.importing.lines import head_of, lines_of, still_written
-from thalweg.record.importing.tabular import Rows, to_seconds, usual_spacing
+from thalweg.record.importing.lines import (
+    NARROW,
+    Shape,
+    filled,
+    head_of,
+    lines_of,
+    samples,
+    shape_of,
+    still_written,
+)
+from thalweg.record.importing.tabular import Rows, Target, to_number, to_seconds, usual_spacing
 from thalweg.record.roles import guess_role
 
 CARD = Card(
@@ -41,6 +57,12 @@ CARD = Card(
 SUFFIXES = (".log", ".txt", ".out", ".err", ".md", "")
 _LOOKED_AT = 1 << 16  # bytes from the beginning and from the end of a file, to see whether it is a log
 _LONGEST_DICT = 1 << 13
+_MOST_SHAPES = 1_000  # remembered of one log
+_FEWEST_LINES = 5  # of a shape, before it is worth a plan
+_MOST_FALLS = 10_000  # of the steps, whose lines are remembered
+_LINES_SAID = 5  # in a warning
+_MOMENT_WITHIN = 120  # characters
+_CUT = 600  # characters of a line in which its step and epoch are looked for
 _MOST_WORDS = 5  # of a name; more are a sentence
 _SETTING = re.compile(r"^[A-Za-z_][\w.\-]{0,40}(?: [\w.\-]{1,20}){0,2}$")
 
@@ -89,6 +111,7 @@ _PAIR = re.compile(
 _WORDS = re.compile(
     rf"^[\s>*]{{0,8}}(?P<key>[A-Za-z_][\w@./%-]{{0,40}}(?: [A-Za-z_][\w@./%-]{{0,24}}){{0,3}})\s{{1,12}}(?P<value>{_NUMBER})(?P<unit>\s?[a-zA-Z%µ][\w/%]{{0,7}})?(?P<mean>\s{{0,4}}\([^()]{{1,24}}\))?\W{{0,4}}$"
 )
+_EXPONENT = re.compile(r"[eE][-+]?\d{1,3}")
 _UNIT_OF_NAME = re.compile(r"\((ms|s|sec|MB|GB|GiB|MiB|%)\)$")
 _PARENTHESES = re.compile(rf"\(\s{{0,6}}({_NUMBER})\s{{0,4}}\)")
 _SPLIT = re.compile(r"[|,;\t]|\s-\s|:\s|\s{2,}")
@@ -226,14 +249,16 @@ def _run(file: Path, path: Path, names: NameMap, reader: "Callable[[str], _Row |
     parser = _Parser()
     rows = Rows(names, warnings, timed_by="timestamp", carried=True)
     gathered = _Gathered(rows)
-    count = 0
+    shapes = _Shapes(parser, gathered)
     for line in lines_of(file):
-        count += 1
+        gathered.line += 1
         text, moment, rank = _bare(line)
-        if row := reader(text) if reader else parser(text, clean=True):
+        if reader is None:
+            shapes.take(text, moment, rank)
+        elif row := reader(text):
             gathered.take(row, moment, rank)
     if not gathered.taken:
-        raise RunFileError(_no_rows(file, count, bool(reader)))
+        raise RunFileError(_no_rows(file, gathered.line, bool(reader)))
     part = rows.part()
     single = [c for c in part.columns if c.name in gathered.loose and len(c.steps) == 1]
     once = [column for column in single if not guess_role(column.name)]
@@ -242,7 +267,7 @@ def _run(file: Path, path: Path, names: NameMap, reader: "Callable[[str], _Row |
         part = Part(columns=[column for column in part.columns if all(column is not other for other in once)])
     columns = [_described(column, gathered, part) for column in part.columns]
     notes = rows.notes + gathered.notes()
-    warnings += gathered.warnings()
+    warnings += gathered.warnings(columns)
     return Imported(
         path=path,
         name=file.stem if not path.is_dir() or len(file.stem) > 3 else file.name,
@@ -281,6 +306,9 @@ class _Gathered:
         self.summary: dict[str, Any] = {}
         self.units: dict[str, str] = {}
         self.taken = 0
+        self.line = 0
+        self._last = {"step": -np.inf, "epoch": -np.inf}
+        self._falls: list[tuple[int, int]] = []  # row, line
 
     def take(self, row: _Row, moment: float | None, rank: str | None) -> None:
         """Enter a row, unless another rank prints the same."""
@@ -305,6 +333,7 @@ class _Gathered:
         step = self._step(row)
         if step is not None:
             cells["step"] = step
+        self._note_falls(step, row.epoch)
         self._styles.add(row.style)
         self.units |= row.units
         self.taken += bool(row.values)
@@ -318,14 +347,60 @@ class _Gathered:
         else:
             self.loose |= row.values.keys() - self._placed
 
+    def take_known(self, plan: "_Plan", numbers: list[str], moment: float | None, rank: str | None) -> bool:
+        """Enter the row of a line with a plan, as `take` does; False where that line has to be parsed."""
+        if not (plan.placed or self._started or plan.style == "dict") or not plan.fits(numbers):
+            return False
+        if rank is not None and self._ranks.setdefault(plan.names, rank) != rank:
+            self._doubled += 1
+            return True
+        targets = self._targets(plan, moment is not None)
+        if targets is None:
+            return False
+        self._started = self._started or plan.placed
+        if plan.units:
+            self.units.update(plan.units)
+        self.taken += bool(plan.names)
+        cells = plan.numbers(numbers)
+        epoch = None if plan.epoch_at is None else cells[plan.epoch_at]
+        if plan.within and epoch is not None:
+            cells[-2:] = [self._counted_on(epoch, cells[-2], cells[-1], plan.style)]
+        self._note_falls(None if plan.step_at is None else cells[plan.step_at], epoch)
+        if moment is not None:
+            cells.append(moment)
+        self._rows.add_numbers(targets, cells, plan.others)
+        return True
+
+    def _targets(self, plan: "_Plan", timed: bool) -> list[Target] | None:
+        """Where the numbers of a plan go, looked up for its first line; None where there are too many names."""
+        if timed not in plan.targets:
+            self._note_places(_Row(dict.fromkeys(plan.names), style=plan.style), plan.placed)
+            self._styles.add(plan.style)
+            names = [*plan.columns, "timestamp"] if timed else plan.columns
+            found = [self._rows.target(name) for name in names]
+            whole = [target for target in found if target is not None]
+            plan.targets[timed] = whole if len(whole) == len(found) else None
+        return plan.targets[timed]
+
+    def _note_falls(self, step: float | None, epoch: float | None) -> None:
+        """Remember the line at which steps, or epochs where there are no steps, go back."""
+        clock, now = ("epoch", epoch) if step is None else ("step", step)
+        if now is None:
+            return
+        if now < self._last[clock] and len(self._falls) < _MOST_FALLS:
+            self._falls.append((self._rows.count, self.line))
+        self._last[clock] = now
+
     def _step(self, row: _Row) -> float | None:
         if row.within is None or row.epoch is None:
             return row.step
+        return self._counted_on(row.epoch, *row.within, row.style)
+
+    def _counted_on(self, epoch: float, batch: float, batches: float, style: str) -> float:
+        """A batch of an epoch as a step."""
         if self._first_epoch is None:
-            self._first_epoch = (
-                1.0 if row.epoch >= 1 and row.style in ("mm", "keras") else min(row.epoch, 1.0)
-            )
-        return (row.epoch - self._first_epoch) * row.within[1] + row.within[0]
+            self._first_epoch = 1.0 if epoch >= 1 and style in ("mm", "keras") else min(epoch, 1.0)
+        return (epoch - self._first_epoch) * batches + batch
 
     def has(self, style: str) -> bool:
         """Whether any row was of a style."""
@@ -346,13 +421,29 @@ class _Gathered:
             )
         return out
 
-    def warnings(self) -> list[str]:
-        """What was left out."""
-        return (
-            [f"{self._doubled:,} lines of other ranks repeat names: one rank is read"]
-            if self._doubled
-            else []
-        )
+    def warnings(self, columns: list[Column]) -> list[str]:
+        """What was left out, and where other runs seem to begin."""
+        out = []
+        if self._doubled:
+            out.append(f"{self._doubled:,} lines of other ranks repeat names: one rank is read")
+        if lines := self._begin_anew(columns):
+            some = ", ".join(f"{line:,}" for line in lines[:_LINES_SAID])
+            more = f" and {len(lines) - _LINES_SAID:,} more" if len(lines) > _LINES_SAID else ""
+            out.append(
+                f"{len(lines) + 1} runs seem to follow one another in this text: steps begin anew at "
+                f"line{'s' if len(lines) > 1 else ''} {some}{more}"
+            )
+        return out
+
+    def _begin_anew(self, columns: list[Column]) -> list[int]:
+        """The lines at which the longest column goes back to its first step, and stays back."""
+        guides = [column for column in columns if column.clock != "rows" and column.order is not None]
+        guide = max(guides, key=lambda column: len(column.steps), default=None)
+        if guide is None or guide.order is None or not self._falls:
+            return []
+        rows = [int(guide.order[at]) for at in rewinds(guide.steps) if guide.steps[at] <= guide.steps[0]]
+        falls = (bisect_right(self._falls, row, key=lambda fall: fall[0]) for row in rows)
+        return sorted({self._falls[fall - 1][1] for fall in falls if fall})
 
 
 def _described(column: Column, gathered: _Gathered, part: Part) -> Column:
@@ -382,7 +473,7 @@ def _bare(line: str) -> tuple[str, float | None, str | None]:
     if found := _RANK.match(line):
         rank, line = found[1] or found[2], line[found.end() :]
     moment = None
-    if found := _MOMENT.search(line, 0, 120):
+    if line.count(":", 0, _MOMENT_WITHIN) > 1 and (found := _MOMENT.search(line, 0, _MOMENT_WITHIN)):
         moment = to_seconds(found[1])
         line = line[: found.start()].rstrip("[ ") + " " + line[found.end() :].lstrip("], ")
     if ".py:" in line or ".c" in line:
@@ -416,12 +507,203 @@ def _number(text: str | None) -> float | None:
         return None
 
 
+class _Shapes:
+    """Lines on their way to rows: by the plan of their shape where there is one, else by the parser."""
+
+    def __init__(self, parser: "_Parser", gathered: _Gathered) -> None:
+        self._parser, self._gathered = parser, gathered
+        self._plans: dict[Shape, _Plan | None] = {}
+        self._seen: dict[Shape, int] = {}  # lines so far of a shape without a plan
+        self._header = parser.header
+
+    def take(self, text: str, moment: float | None, rank: str | None) -> None:
+        """Enter the row of a line, if it holds one."""
+        known = None if _BAR.match(text) else shape_of(text)
+        if known is not None:
+            plan = self._plan(known[0])
+            if plan is not None and plan.nothing:
+                return
+            if plan is not None and self._gathered.take_known(plan, known[1], moment, rank):
+                self._parser.epoch = plan.epoch(known[1], self._parser.epoch)
+                return
+        if row := self._parser(text, clean=True):
+            self._gathered.take(row, moment, rank)
+
+    def _plan(self, shape: Shape) -> "_Plan | None":
+        if self._parser.header is not self._header:
+            self._header = self._parser.header
+            self._plans, self._seen = {}, {}
+        if shape in self._plans:
+            return self._plans[shape]
+        seen = self._seen.pop(shape, 0) + 1
+        if seen < _FEWEST_LINES:
+            if len(self._seen) >= _MOST_SHAPES:
+                self._seen.clear()
+            self._seen[shape] = seen
+            return None
+        if len(self._plans) >= _MOST_SHAPES:
+            del self._plans[next(iter(self._plans))]
+        plan = _planned(shape, self._parser) or _planned(shape, self._parser, narrow=True)
+        self._plans[shape] = plan
+        return plan
+
+
+_Source = tuple[int, str, float]  # the place of a number in its line, the exponent behind it, and its factor
+_Said = dict[tuple[str, str], Any]
+_Outcome = tuple[
+    _Row | None, bool
+]  # of a line: its row, and whether it has an epoch that progress bars belong to
+
+
+@dataclass
+class _Plan:
+    """How lines of one shape are read.
+
+    Attributes:
+        nothing: they hold no row.
+        names: of the row's values.
+        columns: names of what the sources give, the step and the epoch among them.
+        others: cells that all these lines share.
+        within: whether the last two sources are a batch and how many there are, of which the last column is made.
+        epoch_at: place of the epoch in the columns.
+        step_at: place of the step in the columns.
+        kept_epoch: whether progress bars that follow belong to this epoch.
+        narrow: whether that holds of numbers with up to `NARROW` characters only.
+        grouped: whether they have groups of thousands.
+        targets: where the columns go, once they are known; by whether a time goes with them.
+    """
+
+    nothing: bool = False
+    names: tuple[str, ...] = ()
+    style: str = ""
+    units: dict[str, str] = field(default_factory=dict)
+    columns: list[str] = field(default_factory=list)
+    sources: list[_Source] = field(default_factory=list)
+    others: dict[str, Any] = field(default_factory=dict)
+    within: bool = False
+    epoch_at: int | None = None
+    step_at: int | None = None
+    kept_epoch: bool = False
+    narrow: bool = False
+    grouped: bool = False
+    placed: bool = False
+    targets: dict[bool, list[Target] | None] = field(default_factory=dict)
+
+    def fits(self, numbers: list[str]) -> bool:
+        """Whether a line can be read so: a number such as 007 makes a dictionary no dictionary."""
+        if self.narrow and max(map(len, numbers), default=0) > NARROW:
+            return False
+        return self.style != "dict" or not any(n[0] == "0" and n[1:2].isdigit() for n in numbers)
+
+    def numbers(self, numbers: list[str]) -> list[float]:
+        """What the sources give."""
+        if self.grouped:
+            numbers = [number.replace(",", "") for number in numbers]
+        return [float(numbers[at] + exponent) * factor for at, exponent, factor in self.sources]
+
+    def epoch(self, numbers: list[str], before: float | None) -> float | None:
+        """The epoch of progress bars behind such a line."""
+        if not self.kept_epoch or self.epoch_at is None:
+            return before
+        return float(numbers[self.sources[self.epoch_at][0]])
+
+
+def _planned(shape: Shape, parser: "_Parser", *, narrow: bool = False) -> _Plan | None:
+    """The plan of a shape; None if the parser doesn't read all its lines as the same function of their numbers."""
+    tried = [(numbers, parser.tried(filled(shape, numbers))) for numbers in samples(shape, narrow=narrow)]
+    numbers, first = tried[0]
+    if first is None:
+        return None
+    row, kept = first
+    if row is None:
+        return _Plan(nothing=True) if not narrow and all(outcome == first for _, outcome in tried) else None
+    plan = _plan_of(row, kept, _sources(shape, numbers))
+    if plan is None:
+        return None
+    plan.narrow, plan.grouped = narrow, "," in shape[1::2]
+    if plan.grouped and plan.style == "dict":
+        return None
+    return plan if all(_gives(plan, numbers, outcome) for numbers, outcome in tried) else None
+
+
+def _sources(shape: Shape, numbers: list[str]) -> dict[float, _Source]:
+    """What the numbers of a line may stand for: with the sign, the exponent or the unit around them, or without."""
+    out: dict[float, _Source] = {}
+    for at, number in enumerate(numbers):
+        before, behind = shape[2 * at] or "", shape[2 * at + 2] or ""
+        exponent = _EXPONENT.match(behind)
+        exponents = ("", exponent[0]) if exponent else ("",)
+        signs = (1.0, -1.0) if before.endswith("-") else (1.0,)
+        units = (1.0, _SCALES[behind[0].lower()]) if behind[:1] in ("k", "K", "M") else (1.0,)
+        for end, sign, unit in itertools.product(exponents, signs, units):
+            value = float(number.replace(",", "") + end) * sign * unit
+            out.setdefault(value, (at, end, sign * unit))
+    return out
+
+
+def _said(row: _Row) -> _Said:
+    """What a row says, in the order in which it is entered."""
+    out: _Said = {("value", name): cell for name, cell in row.values.items()}
+    batch, batches = row.within or (None, None)
+    places = {"epoch": row.epoch, "step": row.step, "batch": batch, "batches": batches}
+    return out | {(kind, kind): number for kind, number in places.items() if number is not None}
+
+
+def _plan_of(row: _Row, kept: bool, found: Mapping[float, _Source]) -> _Plan | None:
+    """The plan of lines that give such a row; None where a place has no number of the line, or a name has two."""
+    said = _said(row)
+    known = {label: to_number(cell) for label, cell in said.items()}
+    sources = {
+        label: found[number] for label, number in known.items() if number is not None and number in found
+    }
+    others = {label: cell for label, cell in said.items() if label not in sources}
+    columns = ["step" if kind == "batches" else name for kind, name in sources if kind != "batch"]
+    names = [*columns, *(name for _, name in others)]
+    if len(set(names)) < len(names) or not {"timestamp", "train_runtime"}.isdisjoint(names):
+        return None
+    if any(kind != "value" for kind, _ in others):
+        return None
+    return _Plan(
+        names=tuple(row.values),
+        style=row.style,
+        units=row.units,
+        columns=columns,
+        sources=list(sources.values()),
+        others={name: cell for (_, name), cell in others.items()},
+        within=row.within is not None,
+        epoch_at=None if row.epoch is None else columns.index("epoch"),
+        step_at=None if row.step is None and row.within is None else len(columns) - 1,
+        kept_epoch=kept,
+        placed=row.step is not None or row.epoch is not None,
+    )
+
+
+def _gives(plan: _Plan, numbers: list[str], outcome: _Outcome | None) -> bool:
+    """Whether a plan says of a line what the parser says."""
+    row, kept = outcome or (None, False)
+    if row is None or (tuple(row.values), row.style, row.units) != (plan.names, plan.style, plan.units):
+        return False
+    said = _said(row)
+    others = {name: said.pop(("value", name)) for name in plan.others}
+    given = [to_number(cell) for cell in said.values()]
+    return kept == plan.kept_epoch and repr(others) == repr(plan.others) and given == plan.numbers(numbers)
+
+
 class _Parser:
     """Lines to rows; remembers the header of a table and the epoch of a progress bar."""
 
     def __init__(self) -> None:
-        self._header: list[str] = []
-        self._epoch: float | None = None
+        self.header: list[str] = []
+        self.epoch: float | None = None
+
+    def tried(self, text: str) -> _Outcome | None:
+        """What a text gives, without any effect on the lines that follow; None for a table's header."""
+        header, epoch = self.header, self.epoch
+        mark = self.epoch = float("nan")
+        row = self(text, clean=True)
+        kept, is_header = self.epoch is not mark, self.header is not header
+        self.header, self.epoch = header, epoch
+        return None if is_header else (row, kept)
 
     def __call__(self, line: str, *, clean: bool = False) -> _Row | None:
         text = line if clean else _bare(line)[0]
@@ -462,29 +744,30 @@ class _Parser:
             words = text.split()
         if len(words) < 3 or any(re.search(r"[\d{}]", word) for word in words[:2]):
             return False
-        self._header = words
+        if words != self.header:
+            self.header = words
         return True
 
     def _tabular(self, text: str) -> _Row | None:
         """A line under a table's header (fastai, Ultralytics, notebooks)."""
         if self._is_header(text):
             return None
-        if not self._header or len(text) > 2000:
+        if not self.header or len(text) > 2000:
             return None
         cells = re.split(r"\s?\|\s?|\s+", text.strip())
         first = re.match(r"^(\d{1,15})(?:/\d{1,15})?$", cells[0])
-        if first is None or len(cells) < len(self._header):
+        if first is None or len(cells) < len(self.header):
             return None
-        if len(cells) > len(self._header) and not re.search(r"[%|:]", text):
+        if len(cells) > len(self.header) and not re.search(r"[%|:]", text):
             return None
-        values = {name: cell.rstrip("GMK%") for name, cell in zip(self._header[1:], cells[1:], strict=False)}
+        values = {name: cell.rstrip("GMK%") for name, cell in zip(self.header[1:], cells[1:], strict=False)}
         values = {name: cell for name, cell in values.items() if _is_number(cell)}
-        if "valid_loss" in self._header:  # fastai's: its metrics are those of the validation
+        if "valid_loss" in self.header:  # fastai's: its metrics are those of the validation
             values = {n if n.endswith("_loss") else f"valid/{n}": cell for n, cell in values.items()}
         if not values:
             return None
         at = float(first[1])
-        if re.match("epoch", self._header[0], re.I):
+        if re.match("epoch", self.header[0], re.I):
             return _Row(values, epoch=at, style="keras")
         return _Row(values, step=at)
 
@@ -498,22 +781,22 @@ class _Parser:
     def _bar(self, text: str) -> _Row | None:
         """Keras' bar: its numbers are means since the epoch began, so only a full bar is a row."""
         found = _BAR.match(text)
-        if found is None or self._epoch is None:
+        if found is None or self.epoch is None:
             return None
         if found[1] != found[2]:
             return _Row({}, partial=True)
         values, units = _pairs(text[found.end() :])
-        return _Row(values, epoch=self._epoch, style="keras", units=units) if values else None
+        return _Row(values, epoch=self.epoch, style="keras", units=units) if values else None
 
     def _usual(self, text: str) -> _Row | None:
         """A line of names and numbers with, as the case may be, a step and an epoch."""
         row = _Row({})
         rest = text
-        if found := _TEST_BATCH.search(text[:600]):
+        if found := _TEST_BATCH.search(_beginning(text)):
             row.within = (int(found[1]), int(found[2]))
             return self._of_evaluation(row, text[: found.start()] + " | " + text[found.end() :])
         for fits in _EPOCH_BATCH:
-            if found := fits.search(text[:600]):
+            if found := fits.search(_beginning(text)):
                 row.epoch = float(found[2])
                 row.within = (int(found[3]), int(found[4]))
                 row.style = (
@@ -533,15 +816,15 @@ class _Parser:
 
     def _counted(self, row: _Row, text: str, rest: str) -> str:
         """Step and epoch of a line, which it then lacks."""
-        if found := _EPOCH.search(rest[:600]):
-            row.epoch = self._epoch = float(found[1])
+        if found := _EPOCH.search(_beginning(rest)):
+            row.epoch = self.epoch = float(found[1])
             rest = rest[: found.start()] + " | " + rest[found.end() :].lstrip("])")
-        if row.epoch is not None and (found := _BATCHES.search(rest[:600])):
+        if row.epoch is not None and (found := _BATCHES.search(_beginning(rest))):
             row.within = (int(found[1]), int(found[2]))
             rest = rest[: found.start()] + " | " + rest[found.end() :]
         elif found := _BRACKET.match(rest):
             row.step, rest = float(found[1]), rest[found.end() :]
-        elif (found := _STEP.search(rest[:600])) and (found["of"] or _counts(found["word"])):
+        elif (found := _STEP.search(_beginning(rest))) and (found["of"] or _counts(found["word"])):
             row.step = float(found["at"])
             rest = rest[: found.start()] + " | " + rest[found.end() :].lstrip("]):,")
         elif found := re.match(r"\s{0,4}s:(\d{1,15})\s", rest):
@@ -570,6 +853,11 @@ class _Parser:
             }
 
 
+def _beginning(text: str) -> str:
+    """The first characters of a text, without a number that is cut there."""
+    return text if len(text) <= _CUT else text[:_CUT].rstrip("0123456789")
+
+
 def _counts(word: str) -> bool:
     """Whether a number behind a word is a count of the training: "steps=10" and "batch 16" are settings."""
     low = word.lower()
@@ -591,7 +879,7 @@ def _pairs(text: str) -> tuple[dict[str, Any], dict[str, str]]:
     for low, high in spans:
         if high - low > 3:
             for segment in _SPLIT.split(_WIDE.sub(" ", text[low:high])):
-                _enter_words(values, units, segment[:200])
+                _enter_words(values, units, segment)
     return values, units
 
 
