@@ -109,8 +109,12 @@ def _leaping(view: RunView) -> Finding | None:
     at = int(early.steps[np.argmax(early.values)])
     return Finding(
         kind=CARD.name,
-        title=f"Updates of up to {largest:.2g} times the weights, "
-        + ("and nothing was learned" if ruined else f"and a loss of {peak:.3g} after {start:.3g}"),
+        title=f"Updates of up to {largest:.2g} times the weights"
+        + (
+            f"; the loss was {start:.3g} at first and {'not finite' if broke else f'{end:.3g}'} at the end"
+            if ruined
+            else f", and a loss of {peak:.3g} after {start:.3g}"
+        ),
         severity=severity,
         confidence=(0.6, 0.75, 0.85, 0.9)[min(3, signs - 1)],
         first_step=min(at, _leap_step(loss, start)),
@@ -118,7 +122,8 @@ def _leaping(view: RunView) -> Finding | None:
         where=_largest_layer(view, at),
         evidence=Evidence(
             text=f"The update was {largest:.2g} of the weights at step {at:,} (0.001 is usual). The loss began at "
-            f"{start:.3g}, rose to {peak:.3g} and "
+            f"{start:.3g}"
+            + (f", rose to {peak:.3g} and " if peak > start else " and ")
             + ("is not finite at the end." if broke else f"ended at {end:.3g}.")
             + (" Successive gradients turn against one another." if turns else ""),
             numbers={"ratio": largest, "start": start, "peak": peak, "end": end},
