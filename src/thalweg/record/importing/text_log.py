@@ -349,12 +349,15 @@ class _Gathered:
 
     def take_known(self, plan: "_Plan", numbers: list[str], moment: float | None, rank: str | None) -> bool:
         """Enter the row of a line with a plan, as `take` does; False where that line has to be parsed."""
-        if not (plan.placed or self._started or plan.style == "dict") or not plan.fits(numbers):
+        if not (plan.placed or self._started or plan.style == "dict"):
+            return False
+        if plan.picky and not plan.fits(numbers):
             return False
         if rank is not None and self._ranks.setdefault(plan.names, rank) != rank:
             self._doubled += 1
             return True
-        targets = self._targets(plan, moment is not None)
+        timed = moment is not None
+        targets = plan.targets[timed] if timed in plan.targets else self._targets(plan, timed)
         if targets is None:
             return False
         self._started = self._started or plan.placed
@@ -372,14 +375,13 @@ class _Gathered:
         return True
 
     def _targets(self, plan: "_Plan", timed: bool) -> list[Target] | None:
-        """Where the numbers of a plan go, looked up for its first line; None where there are too many names."""
-        if timed not in plan.targets:
-            self._note_places(_Row(dict.fromkeys(plan.names), style=plan.style), plan.placed)
-            self._styles.add(plan.style)
-            names = [*plan.columns, "timestamp"] if timed else plan.columns
-            found = [self._rows.target(name) for name in names]
-            whole = [target for target in found if target is not None]
-            plan.targets[timed] = whole if len(whole) == len(found) else None
+        """Look up where the numbers of a plan go; None where there are too many names."""
+        self._note_places(_Row(dict.fromkeys(plan.names), style=plan.style), plan.placed)
+        self._styles.add(plan.style)
+        names = [*plan.columns, "timestamp"] if timed else plan.columns
+        found = [self._rows.target(name) for name in names]
+        whole = [target for target in found if target is not None]
+        plan.targets[timed] = whole if len(whole) == len(found) else None
         return plan.targets[timed]
 
     def _note_falls(self, step: float | None, epoch: float | None) -> None:
@@ -524,7 +526,8 @@ class _Shapes:
             if plan is not None and plan.nothing:
                 return
             if plan is not None and self._gathered.take_known(plan, known[1], moment, rank):
-                self._parser.epoch = plan.epoch(known[1], self._parser.epoch)
+                if plan.kept_epoch and plan.epoch_at is not None:
+                    self._parser.epoch = float(known[1][plan.sources[plan.epoch_at][0]])
                 return
         if row := self._parser(text, clean=True):
             self._gathered.take(row, moment, rank)
@@ -569,6 +572,7 @@ class _Plan:
         step_at: place of the step in the columns.
         kept_epoch: whether progress bars that follow belong to this epoch.
         narrow: whether that holds of numbers with up to `NARROW` characters only.
+        picky: whether there are lines of the shape that don't fit.
         grouped: whether they have groups of thousands.
         targets: where the columns go, once they are known; by whether a time goes with them.
     """
@@ -585,6 +589,7 @@ class _Plan:
     step_at: int | None = None
     kept_epoch: bool = False
     narrow: bool = False
+    picky: bool = False
     grouped: bool = False
     placed: bool = False
     targets: dict[bool, list[Target] | None] = field(default_factory=dict)
@@ -601,12 +606,6 @@ class _Plan:
             numbers = [number.replace(",", "") for number in numbers]
         return [float(numbers[at] + exponent) * factor for at, exponent, factor in self.sources]
 
-    def epoch(self, numbers: list[str], before: float | None) -> float | None:
-        """The epoch of progress bars behind such a line."""
-        if not self.kept_epoch or self.epoch_at is None:
-            return before
-        return float(numbers[self.sources[self.epoch_at][0]])
-
 
 def _planned(shape: Shape, parser: "_Parser", *, narrow: bool = False) -> _Plan | None:
     """The plan of a shape; None if the parser doesn't read all its lines as the same function of their numbers."""
@@ -621,6 +620,7 @@ def _planned(shape: Shape, parser: "_Parser", *, narrow: bool = False) -> _Plan 
     if plan is None:
         return None
     plan.narrow, plan.grouped = narrow, "," in shape[1::2]
+    plan.picky = narrow or plan.style == "dict"
     if plan.grouped and plan.style == "dict":
         return None
     return plan if all(_gives(plan, numbers, outcome) for numbers, outcome in tried) else None
