@@ -31,7 +31,8 @@ a first NaN between two measurements. *Right*: the finding that is ranked first 
 trouble is in a layer, the right finding names it; for units that are dead, the layer that makes them or the one that
 reads them.
 """
-UNSEEN = "Rules were written with other seeds; these were not looked at before."
+UNSEEN = """No rule was written or changed with these seeds in view. The records of half of the runs that go wrong were checked
+for the trouble itself beforehand, without any rule."""
 SEEN = "**These are development seeds, which whoever wrote the rules has looked at: no proof of anything.**"
 HEALTHY = """## Healthy runs
 

@@ -83,11 +83,3 @@ def loads(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError:
         raise ValueError("JSON nested too deeply") from None
-
-
-def loads_mapping(text: str | bytes) -> dict[str, Any]:
-    """JSON that must be an object."""
-    value = loads(text)
-    if not isinstance(value, dict):
-        raise ValueError("JSON is not an object")
-    return value
